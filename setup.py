@@ -1,0 +1,76 @@
+"""Packages, data files, dependencies and the `hypergrid` command.
+
+The packages are listed by hand: `tasks/` and `gin/` lie beside the library in
+the checkout and are installed inside it, and a search would also pick up
+`launch/` and `benchmarks/` as top-level packages.
+"""
+
+import pathlib
+import re
+
+import setuptools
+
+PACKAGE = pathlib.Path(__file__).parent / 'hypergrid_jax' / '__init__.py'
+VERSION = re.search(r"__version__ = '(.*)'", PACKAGE.read_text())[1]
+
+REQUIRES = [
+  'jax',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  't5==0.9.4',
+  'seqio>=0.0.20',
+  'tensorflow-datasets>=4.9.10',
+  'gin-config',
+  # tensorflow-datasets imports it when it prepares data, undeclared.
+  'importlib_resources',
+  'jaxtyping',
+  'rich',
+  'sentencepiece',
+  'tensorboardX',
+]
+
+EXTRAS = {
+  'tpu': ['jax[tpu]'],
+  'gpu': ['jax[cuda12]'],
+  'plots': ['matplotlib'],
+  'torch': ['torch', 'transformers'],
+  'test': [
+    'beartype',
+    'chex',
+    'hypothesis',
+    'pytest',
+    'pytest-xdist',
+    'ruff',
+  ],
+}
+
+setuptools.setup(
+  name='hypergrid_jax',
+  version=VERSION,
+  description='Multi-task text-to-text T5 with task-conditioned modules.',
+  license='Apache-2.0',
+  license_files=['LICENSE'],
+  python_requires='>=3.11',
+  install_requires=REQUIRES,
+  extras_require=EXTRAS,
+  packages=[
+    'hypergrid_jax',
+    'hypergrid_jax.data',
+    'hypergrid_jax.gin',
+    'hypergrid_jax.methods',
+    'hypergrid_jax.ops',
+    'hypergrid_jax.tasks',
+    'hypergrid_jax.tasks.sample',
+  ],
+  package_dir={
+    'hypergrid_jax': 'hypergrid_jax',
+    'hypergrid_jax.gin': 'gin',
+    'hypergrid_jax.tasks': 'tasks',
+  },
+  package_data={
+    'hypergrid_jax.gin': ['*/*.gin'],
+    'hypergrid_jax.tasks.sample': ['*.model'],
+  },
+  entry_points={'console_scripts': ['hypergrid = hypergrid_jax.cli:main']},
+)
