@@ -1,0 +1,32 @@
+"""What a user did wrong, said once and clearly.
+
+`UserError` is the only exception the command line turns into a message with
+exit code 2. Raise it with what happened, where (file and line, or field), what
+was expected and the way out; anything else that escapes is our own bug and
+keeps its traceback.
+"""
+
+from collections.abc import Iterable
+import difflib
+
+
+class UserError(Exception):
+  """A mistake that the person running the program can correct."""
+
+
+def closest(name: str, known: Iterable[str], *, limit: int = 3) -> str:
+  """Returns " Did you mean 'a' or 'b'?" for the known names nearest to `name`.
+
+  Args:
+    name: what was asked for.
+    known: the names that exist.
+    limit: how many suggestions to make at most.
+
+  Returns:
+    A sentence that begins with a space, or the empty string when no known name
+    is similar, so that it can be appended to any message.
+  """
+  matches = difflib.get_close_matches(name, list(known), n=limit, cutoff=0.5)
+  if not matches:
+    return ''
+  return f' Did you mean {" or ".join(map(repr, matches))}?'

@@ -1,0 +1,74 @@
+"""A T5 with a method, as pure functions of a parameter pytree.
+
+NNX defines, annotates and initialises the modules; everything that is
+transformed (jit, grad, sharding, checkpoints) works on plain nested dicts.
+"""
+
+from flax import nnx
+import jax
+
+from hypergrid_jax import extension
+from hypergrid_jax import t5
+from hypergrid_jax import tree_paths
+from hypergrid_jax import types
+from hypergrid_jax.t5_config import T5Config
+
+
+class Model:
+  """One architecture: its parameter tree, and modules bound to parameters.
+
+  Attributes:
+    config: sizes of the T5.
+    num_tasks: task ids are in [0, num_tasks).
+    abstract_params: nested dict of `jax.ShapeDtypeStruct`.
+    logical_axes: the same tree, with a tuple of axis names per leaf.
+    added: paths such as 'encoder/condition/wo/row' of the parameters that the
+      method has and a plain T5 of the same size lacks.
+  """
+
+  def __init__(
+    self,
+    config: T5Config,
+    points: extension.ExtensionPoints | None = None,
+    *,
+    num_tasks: int = 1,
+  ):
+    points = extension.ExtensionPoints() if points is None else points
+    self.config = config
+    self.num_tasks = num_tasks
+    self._points = points
+    self._graph, self._state = nnx.split(self._abstract(points))
+    flat = self._state.flat_state()
+    self.abstract_params = tree_paths.unflatten(
+      {_path(p): v.get_raw_value() for p, v in flat}
+    )
+    self.logical_axes = tree_paths.unflatten(
+      {_path(p): v.get_metadata()['logical_axes'] for p, v in flat}
+    )
+    plain = nnx.split(self._abstract(extension.ExtensionPoints()))[1]
+    known = {_path(p) for p, _ in plain.flat_state()}
+    self.added = frozenset(_path(p) for p, _ in flat) - known
+
+  def init(self, key: jax.Array) -> types.Params:
+    """Draws fresh parameters; pure, to be jitted with output shardings."""
+    rngs = nnx.Rngs(params=key, method=jax.random.fold_in(key, 1))
+    module = self._build(self._points, rngs)
+    return nnx.to_pure_dict(nnx.state(module))
+
+  def bind(self, params: types.Params) -> t5.T5:
+    """The module with these parameters in it, to be called under jit."""
+    state = jax.tree.map(lambda leaf: leaf, self._state)
+    nnx.replace_by_pure_dict(state, params)
+    return nnx.merge(self._graph, state)
+
+  def _build(self, points, rngs):
+    return t5.T5(self.config, points, num_tasks=self.num_tasks, rngs=rngs)
+
+  def _abstract(self, points):
+    return nnx.eval_shape(
+      lambda: self._build(points, nnx.Rngs(params=0, method=1))
+    )
+
+
+def _path(path: tuple) -> str:
+  return '/'.join(map(str, path))
