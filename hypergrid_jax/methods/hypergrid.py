@@ -1,0 +1,336 @@
+"""HyperGrid: feed-forward weights gated block by block per example.
+
+Tay, Zhao, Bahri, Metzler, Juan: HyperGrid Transformers, ICLR 2021
+(arXiv:2007.05891). A feed-forward kernel W is multiplied elementwise by a gate
+psi(sigmoid(r c^T)): r cuts W's inputs into `grid_rows` blocks, c its outputs
+into `grid_cols`; each factor is local (a projection of the example's
+conditioning vector x) or global (a trained vector).
+
+  L    y = s(U x) * (u W), a full-width gate on the outputs
+  L2   r = L_r x, c = L_c x
+  LG   r = L_r x, c = trained vector
+  GL   r = trained vector, c = L_c x
+
+Where the paper leaves a choice open or we could not check it, it is a field
+with a stated default: grid sizes, conditioning vector, which side is rows, and
+the form of the gate. The decoder is conditioned on the encoder's output, the
+same vector in training and in cached decoding.
+"""
+
+import dataclasses
+from typing import Literal, get_args
+
+from flax import nnx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hypergrid_jax import conditioning
+from hypergrid_jax import errors
+from hypergrid_jax import extension
+from hypergrid_jax import layers
+from hypergrid_jax import types
+from hypergrid_jax.ops import gated_matmul
+
+Variant = Literal['L', 'L2', 'LG', 'GL']
+State = Literal['first_token', 'mean', 'task']
+Form = Literal['plain', 'residual', 'identity']
+
+# gate = offset + scale * sigmoid(.)
+FORMS: dict[str, tuple[float, float]] = {
+  'plain': (0.0, 1.0),
+  'residual': (1.0, 1.0),
+  'identity': (0.0, 2.0),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class HyperGridConfig:
+  """Hyper-parameters of HyperGrid.
+
+  Attributes:
+    variant: which factors are local, see the module's text.
+    grid_rows: blocks of a kernel's inputs; must divide them.
+    grid_cols: blocks of a kernel's outputs; must divide them. The paper's
+      sizes are not known to us; 8 x 8 is our default.
+    gate_wo: gate the second kernel of the feed-forward, as the paper does.
+    gate_wi: gate the first kernel(s) too.
+    encoder: gate the encoder's layers.
+    decoder: gate the decoder's layers.
+    layers: 'all', 'upper_half', or layer numbers from 0, in each gated stack.
+    state: the conditioning vector x. 'first_token' is the state of the
+      segment's first token in the gated layer's own normed input, 'mean' the
+      mean over the segment's tokens; in the decoder both are taken from the
+      encoder's output. 'task' is a trained vector per task, one table per
+      stack.
+    form: 'plain' s, 'residual' 1 + s, 'identity' 2 s. Only 'identity' is 1 at
+      initialisation, so only it keeps a pre-trained T5's function at step 0.
+  """
+
+  variant: Variant = 'L2'
+  grid_rows: int = 8
+  grid_cols: int = 8
+  gate_wo: bool = True
+  gate_wi: bool = False
+  encoder: bool = True
+  decoder: bool = True
+  layers: Literal['all', 'upper_half'] | tuple[int, ...] = 'all'
+  state: State = 'first_token'
+  form: Form = 'identity'
+
+  def __post_init__(self):
+    for name, choices in (
+      ('variant', get_args(Variant)),
+      ('state', get_args(State)),
+      ('form', get_args(Form)),
+    ):
+      value = getattr(self, name)
+      if value not in choices:
+        raise errors.UserError(
+          f'HyperGrid.{name}: got {value!r}, expected one of {choices}.'
+          f'{errors.closest(str(value), choices)}'
+        )
+    for name in ('grid_rows', 'grid_cols'):
+      if getattr(self, name) < 1:
+        raise errors.UserError(
+          f'HyperGrid.{name}: got {getattr(self, name)}, expected at least 1.'
+        )
+    if isinstance(self.layers, str) and self.layers not in (
+      'all',
+      'upper_half',
+    ):
+      raise errors.UserError(
+        f"HyperGrid.layers: got {self.layers!r}, expected 'all', 'upper_half'"
+        ' or a tuple of layer numbers.'
+      )
+
+  def extension_points(self) -> extension.ExtensionPoints:
+    """The points of T5 this method replaces."""
+
+    def condition(site, *, rngs):
+      if not self._gates(site.stack):
+        return extension.no_condition(site, rngs=rngs)
+      return GateFactors(self, site, rngs=rngs)
+
+    def feed_forward(site, *, rngs):
+      if not self._gates(site.stack):
+        return extension.mlp_block(site, rngs=rngs)
+      return GatedMlpBlock(self, site, rngs=rngs)
+
+    return extension.ExtensionPoints(
+      condition=condition, feed_forward=feed_forward
+    )
+
+  def gated_kernels(self, config) -> tuple[str, ...]:
+    """Names of the gated kernels of one feed-forward layer."""
+    wi = config.wi_names if self.gate_wi else ()
+    return (*wi, 'wo') if self.gate_wo else wi
+
+  def selected_layers(self, num_layers: int) -> tuple[int, ...]:
+    """Numbers of the gated layers of a stack, ascending.
+
+    Raises:
+      UserError: a number is not a layer of the stack.
+    """
+    if self.layers == 'all':
+      return tuple(range(num_layers))
+    if self.layers == 'upper_half':
+      return tuple(range(num_layers // 2, num_layers))
+    for number in self.layers:
+      if not 0 <= number < num_layers:
+        raise errors.UserError(
+          f'HyperGrid.layers: there is no layer {number} in a stack of'
+          f' {num_layers} (0..{num_layers - 1}).'
+        )
+    return tuple(sorted(set(self.layers)))
+
+  def _gates(self, stack: str) -> bool:
+    return self.encoder if stack == 'encoder' else self.decoder
+
+
+def kernel_shape(config, name: str) -> tuple[int, int]:
+  """(inputs, outputs) of a feed-forward kernel."""
+  if name == 'wo':
+    return config.d_ff, config.d_model
+  return config.d_model, config.d_ff
+
+
+def check_grid(method: HyperGridConfig, config, name: str) -> None:
+  """Refuses a grid that does not divide a kernel.
+
+  Raises:
+    UserError: naming the field, the size, and the nearest sizes that divide.
+  """
+  if method.variant == 'L':
+    return
+  for field, size in zip(
+    ('grid_rows', 'grid_cols'), kernel_shape(config, name), strict=True
+  ):
+    blocks = getattr(method, field)
+    if size % blocks:
+      divisors = [d for d in range(1, size + 1) if size % d == 0]
+      near = sorted(divisors, key=lambda d: abs(d - blocks))[:3]
+      raise errors.UserError(
+        f'HyperGrid.{field} = {blocks} does not divide the'
+        f' {"inputs" if field == "grid_rows" else "outputs"} of'
+        f' {name!r} ({size}). Sizes that do: {sorted(near)}.'
+      )
+
+
+class GateFactors(nnx.Module):
+  """The gate parameters of all gated layers of one stack.
+
+  They live beside the layers, not in them, so that a stack with a few gated
+  layers has exactly those layers' parameters and can still be scanned.
+  """
+
+  def __init__(
+    self, method: HyperGridConfig, site: extension.Site, *, rngs: nnx.Rngs
+  ):
+    config = site.config
+    self.state = method.state
+    self.stack = site.stack
+    self.num_layers = site.num_layers
+    self.selected = method.selected_layers(site.num_layers)
+    self.offset, self.scale = FORMS[method.form]
+    self.names = method.gated_kernels(config)
+    for name in self.names:
+      check_grid(method, config, name)
+      factors = _KernelFactors(
+        method, config, name, len(self.selected), rngs=rngs
+      )
+      setattr(self, name, factors)
+    if method.state == 'task':
+      self.task = conditioning.TaskEmbedding(
+        site.num_tasks, config.d_model, rngs=rngs
+      )
+
+  def __call__(self, inputs: extension.ConditionInputs) -> types.Conditioning:
+    """Spreads the factors over the stack's layers; makes the shared state.
+
+    Layers without a gate get (offset, scale) = (1, 0), a gate of exactly 1.
+    """
+    chosen = jnp.zeros(self.num_layers, bool).at[jnp.array(self.selected)]
+    chosen = chosen.set(True)
+    per_layer = {
+      name: {
+        'factors': self._spread(getattr(self, name)),
+        'scale': jnp.where(chosen, self.scale, 0.0),
+        'offset': jnp.where(chosen, self.offset, 1.0),
+      }
+      for name in self.names
+    }
+    return types.Conditioning(
+      shared=self._shared_state(inputs), per_layer=per_layer
+    )
+
+  def _spread(self, factors):
+    values = nnx.to_pure_dict(nnx.state(factors))
+    if len(self.selected) == self.num_layers:
+      return values
+    index = jnp.zeros(self.num_layers, jnp.int32)
+    index = index.at[jnp.array(self.selected)].set(
+      jnp.arange(len(self.selected))
+    )
+    return {name: value[index] for name, value in values.items()}
+
+  def _shared_state(self, inputs) -> Float[Array, 'B S D'] | None:
+    if self.state == 'task':
+      return self.task(inputs.task_ids)[:, None, :]
+    if self.stack == 'encoder':
+      return None  # every layer reads its own input
+    return read_state(
+      self.state, inputs.encoder_output, inputs.encoder_segments
+    )
+
+
+class _KernelFactors(nnx.Module):
+  """Row and column factors of one kernel in all gated layers.
+
+  Columns start at zero, so every gate starts at sigmoid(0); rows start at
+  normal(0, 1/d_model), which makes r of unit size for a normed x, and lets
+  the first gradients reach the columns.
+  """
+
+  def __init__(self, method, config, name, num_gated, *, rngs):
+    d = config.d_model
+    if method.variant == 'L':
+      outputs = kernel_shape(config, name)[1]
+      axes = ('layers', 'embed', 'mlp' if name != 'wo' else 'grid_col')
+      self.col = layers.parameter(rngs, (num_gated, d, outputs), axes)
+      return
+    row_shape, row_axes = (num_gated, method.grid_rows), ('layers', 'grid_row')
+    col_shape, col_axes = (num_gated, method.grid_cols), ('layers', 'grid_col')
+    row_stddev = 1.0
+    if method.variant in ('L2', 'LG'):
+      row_shape = (num_gated, d, method.grid_rows)
+      row_axes = ('layers', 'embed', 'grid_row')
+      row_stddev = d**-0.5
+    if method.variant in ('L2', 'GL'):
+      col_shape = (num_gated, d, method.grid_cols)
+      col_axes = ('layers', 'embed', 'grid_col')
+    self.row = layers.parameter(
+      rngs, row_shape, row_axes, stddev=row_stddev, stream='method'
+    )
+    self.col = layers.parameter(rngs, col_shape, col_axes)
+
+
+def read_state(
+  state: State, x: Float[Array, 'B L D'], segments: types.Segments
+) -> Float[Array, 'B S D']:
+  """The conditioning vector of each segment, from hidden states."""
+  if state == 'first_token':
+    return conditioning.first_token_state(x, segments)
+  return conditioning.mean_state(x, segments)
+
+
+class GatedMlpBlock(layers.MlpBlock):
+  """T5's feed-forward layer with gated kernels; parameter names unchanged."""
+
+  def __init__(
+    self, method: HyperGridConfig, site: extension.Site, *, rngs: nnx.Rngs
+  ):
+    super().__init__(site.config, rngs=rngs)
+    self.method = method
+    self.reads_input = site.stack == 'encoder' and method.state != 'task'
+    self.gated = method.gated_kernels(site.config)
+
+  def matmul(self, x, cond, segments):
+    """Gated for the selected kernels, plain for the others."""
+    if self.reads_input:
+      state = read_state(self.method.state, x, segments)
+    else:
+      state = cond.shared
+
+    def multiply(name, u):
+      if name not in self.gated:
+        return self.plain_matmul(name, u)
+      gate = cond.per_layer[name]
+      if self.method.variant == 'L':
+        return self._scale_outputs(name, u, state, gate, segments)
+      return gated_matmul.gated_matmul(
+        u.astype(self.dtype),
+        getattr(self, name)[...],
+        factor(gate['factors']['row'], state),
+        factor(gate['factors']['col'], state),
+        segments.ids,
+        scale=gate['scale'],
+        offset=gate['offset'],
+      )
+
+    return multiply
+
+  def _scale_outputs(self, name, u, state, gate, segments):
+    values = nnx.sigmoid(factor(gate['factors']['col'], state))
+    values = gate['offset'] + gate['scale'] * values
+    values = conditioning.per_token(values, segments.ids)
+    return self.plain_matmul(name, u) * values.astype(self.dtype)
+
+
+def factor(
+  parameter: Float[Array, 'D G'] | Float[Array, ' G'],
+  state: Float[Array, 'B S D'],
+) -> Float[Array, '#B #S G']:
+  """A local factor from the state, or a global one as it is; float32."""
+  if parameter.ndim == 1:
+    return parameter[None, None, :]
+  return state.astype(parameter.dtype) @ parameter

@@ -1,0 +1,1 @@
+"""Array operations that the methods are made of."""
