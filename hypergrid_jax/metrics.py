@@ -1,0 +1,349 @@
+"""From decoded text to scores: per task, per average group, and the averages.
+
+A task's metrics are the functions of its seqio task, called as seqio calls
+them; for GLUE and SuperGLUE these are the `t5` package's own. This file imports
+neither package: the task is handed in. All values are in percent, 0 to 100
+(correlations -100 to 100).
+
+Average groups (Raffel et al. 2020, arXiv:1910.10683, section 2.3): a task with
+two metrics counts once, by their mean, and MNLI's two validation sets are one
+group. GLUE has 8 groups (no WNLI, no AX), SuperGLUE 8 (no AX-b, no AX-g).
+"""
+
+import collections
+from collections.abc import Callable, Mapping, Sequence
+import math
+from typing import Any, Protocol
+import warnings
+
+import numpy as np
+
+from hypergrid_jax.errors import UserError
+
+Scores = Mapping[str, Mapping[str, float]]  # task name -> metric name -> value
+
+# What a row that has no label becomes as text: GLUE and SuperGLUE test rows
+# carry label -1, which T5's formats write so.
+_NO_TARGET = frozenset({'<unk>', '-1.0'})
+
+_ACCURACY = ('accuracy',)
+_F1_ACCURACY = ('f1', 'accuracy')
+_CORRELATIONS = ('pearson_corrcoef', 'spearman_corrcoef')
+
+
+def _values(task: str, metrics: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+  return tuple((task, metric) for metric in metrics)
+
+
+GROUPS: dict[str, tuple[tuple[str, str], ...]] = {
+  'glue/cola': _values('glue_cola', ('matthews_corrcoef',)),
+  'glue/sst2': _values('glue_sst2', _ACCURACY),
+  'glue/mrpc': _values('glue_mrpc', _F1_ACCURACY),
+  'glue/stsb': _values('glue_stsb', _CORRELATIONS),
+  'glue/qqp': _values('glue_qqp', _F1_ACCURACY),
+  'glue/mnli': (
+    *_values('glue_mnli_matched', _ACCURACY),
+    *_values('glue_mnli_mismatched', _ACCURACY),
+  ),
+  'glue/qnli': _values('glue_qnli', _ACCURACY),
+  'glue/rte': _values('glue_rte', _ACCURACY),
+  'super_glue/boolq': _values('super_glue_boolq', _ACCURACY),
+  'super_glue/cb': _values('super_glue_cb', ('mean_3class_f1', 'accuracy')),
+  'super_glue/copa': _values('super_glue_copa', _ACCURACY),
+  'super_glue/multirc': _values('super_glue_multirc', ('f1', 'exact_match')),
+  'super_glue/record': _values('super_glue_record', ('f1', 'em')),
+  'super_glue/rte': _values('super_glue_rte', _ACCURACY),
+  'super_glue/wic': _values('super_glue_wic', _ACCURACY),
+  'super_glue/wsc': _values('super_glue_wsc', _ACCURACY),
+}
+
+# Karimi Mahabadi et al. 2021 (arXiv:2106.04489) average 11 values as they are,
+# so that MRPC, QQP and STS-B count twice; their MNLI score is the matched one.
+AVG11: tuple[tuple[str, str], ...] = tuple(
+  value
+  for group, values in GROUPS.items()
+  if group.startswith('glue/')
+  for value in values
+  if value[0] != 'glue_mnli_mismatched'
+)
+
+_SIZES = {'glue': 8, 'super_glue': 8}  # groups of each average
+
+
+class MetricTask(Protocol):
+  """The part of `seqio.Task` that turns text into scores."""
+
+  name: str
+  metric_fns: Sequence[Callable[..., Mapping[str, Any]]]
+  predict_metric_fns: Sequence[Callable[..., Mapping[str, Any]]]
+
+  def postprocess_fn(self, decoded_model_output: Any, **kwargs: Any) -> Any:
+    """Reads a class, number or answer out of a text."""
+
+
+class Examples(Protocol):
+  """The part of a token store that baselines and scores need."""
+
+  num_examples: int
+
+  def targets(self, index: int) -> np.ndarray:
+    """Target ids of one example, int32, with the end-of-sequence id."""
+
+  def example(self, index: int) -> Mapping[str, Any]:
+    """Python values of one example."""
+
+
+def text(value: str | bytes) -> str:
+  """Returns `value` as a string; bytes are read as UTF-8."""
+  return value.decode('utf-8') if isinstance(value, bytes) else value
+
+
+def target_text(example: Mapping[str, Any]) -> str:
+  """Returns the example's target before tokenisation."""
+  return text(example['targets_pretokenized'])
+
+
+def labelled(examples: Sequence[Mapping[str, Any]]) -> bool:
+  """Whether any of a split's rows has a target to be compared with.
+
+  A public test set has none. Its metrics would mislead: an unreadable
+  prediction (class -1) would count as right, for the missing label is -1 too.
+  """
+  return any(
+    target_text(e) not in _NO_TARGET and e.get('label') != -1 for e in examples
+  )
+
+
+def postprocess(
+  task: MetricTask,
+  examples: Sequence[Mapping[str, Any]],
+  predictions: Sequence[str],
+) -> tuple[list[Any], list[Any]]:
+  """Applies the task's postprocessor to targets and predictions.
+
+  Args:
+    task: whose postprocessor reads the texts.
+    examples: with 'targets_pretokenized' and what the postprocessor needs.
+    predictions: decoded text of each example.
+
+  Returns:
+    Postprocessed targets and predictions, in the given order.
+
+  Raises:
+    ValueError: the two sequences differ in length.
+  """
+  targets = [
+    task.postprocess_fn(target_text(e), example=e, is_target=True)
+    for e in examples
+  ]
+  outputs = [
+    task.postprocess_fn(p, example=e, is_target=False)
+    for e, p in zip(examples, predictions, strict=True)
+  ]
+  return targets, outputs
+
+
+def score(
+  task: MetricTask, targets: list[Any], predictions: list[Any]
+) -> dict[str, float]:
+  """Computes the task's metrics of postprocessed targets and predictions.
+
+  Args:
+    task: whose metric functions are called.
+    targets: postprocessed targets.
+    predictions: postprocessed predictions, as many.
+
+  Returns:
+    Metric name -> value, always finite: a correlation that is undefined (one
+    example, or a constant side) is 0.0.
+
+  Raises:
+    UserError: there is nothing to score, a metric function wants more than
+      predictions, two of them give one name, or a value is not a number.
+  """
+  if not targets:
+    raise UserError(
+      f'{task.name}: no examples to score; the split is empty. Give it rows,'
+      ' or leave the task out of the evaluation.'
+    )
+  if len(task.metric_fns) != len(task.predict_metric_fns):
+    raise UserError(
+      f'{task.name}: a metric function takes more than (targets,'
+      ' predictions), and only predictions are made here. Leave metrics of'
+      ' scores and auxiliary values out of the task.'
+    )
+  values: dict[str, float] = {}
+  for metric_fn in task.predict_metric_fns:
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')  # what is undefined becomes 0.0 below
+      found = metric_fn(targets, predictions)
+    for name, value in found.items():
+      if name in values:
+        raise UserError(
+          f'{task.name}: two of its metric functions give {name!r}; rename'
+          ' one of them.'
+        )
+      values[name] = _finite(task, name, value)
+  return values
+
+
+def _finite(task: MetricTask, name: str, value: Any) -> float:
+  """Returns a metric's value as a finite float; undefined is 0.0."""
+  value = getattr(value, 'value', value)  # seqio.metrics.Scalar
+  try:
+    number = float(value)
+  except (TypeError, ValueError):
+    raise UserError(
+      f'{task.name}: metric {name!r} is of type {type(value).__name__},'
+      ' expected one number.'
+    ) from None
+  return number if math.isfinite(number) else 0.0
+
+
+def task_metrics(
+  task: MetricTask,
+  examples: Sequence[Mapping[str, Any]],
+  predictions: Sequence[str],
+) -> dict[str, float]:
+  """Computes the task's metrics of decoded predictions.
+
+  Args:
+    task: a seqio task.
+    examples: the rows, with 'targets_pretokenized' and what the task's
+      postprocessor needs.
+    predictions: decoded text of each row.
+
+  Returns:
+    As `score`.
+
+  Raises:
+    UserError: as `score`.
+  """
+  return score(task, *postprocess(task, examples, predictions))
+
+
+def example_verdict(
+  task: MetricTask, target: Any, prediction: Any
+) -> dict[str, bool | float]:
+  """Judges one postprocessed prediction.
+
+  Args:
+    task: whose metrics judge an example that has several right answers.
+    target: postprocessed target.
+    prediction: postprocessed prediction.
+
+  Returns:
+    {'correct': bool}: the two are the same class, number or text; or, where
+    the target is a list of right answers, {'score': mean of the task's metrics
+    on this example alone, in percent}.
+  """
+  if isinstance(_unwrap(target), list):
+    alone = score(task, [target], [prediction])
+    return {'score': sum(alone.values()) / len(alone)}
+  return {'correct': bool(np.all(_unwrap(target) == _unwrap(prediction)))}
+
+
+def _unwrap(postprocessed: Any) -> Any:
+  """Drops the grouping key that t5 keeps beside a value."""
+  if isinstance(postprocessed, Mapping) and 'value' in postprocessed:
+    return postprocessed['value']
+  return postprocessed
+
+
+def majority_target(store: Examples) -> str:
+  """Returns the most frequent target text of a token store.
+
+  Texts are counted by their token ids, without reading the rows; of equally
+  frequent ones the first in the store counts.
+
+  Raises:
+    UserError: the store is empty.
+  """
+  counts: collections.Counter[bytes] = collections.Counter()
+  first: dict[bytes, int] = {}
+  for i in range(store.num_examples):
+    key = store.targets(i).tobytes()
+    counts[key] += 1
+    first.setdefault(key, i)
+  if not counts:
+    raise UserError(
+      'a training split without rows has no most frequent target; give it'
+      ' rows or leave its task out.'
+    )
+  ((key, _),) = counts.most_common(1)
+  return target_text(store.example(first[key]))
+
+
+def majority_baseline(
+  task: MetricTask, examples: Sequence[Mapping[str, Any]], target: str
+) -> dict[str, float]:
+  """Scores the constant prediction `target` with the task's own metrics."""
+  return task_metrics(task, examples, [target] * len(examples))
+
+
+def group_scores(scores: Scores) -> dict[str, float]:
+  """Averages within each average group.
+
+  Args:
+    scores: task name -> metric name -> value.
+
+  Returns:
+    Group name ('glue/mrpc') -> mean of its values, for the groups of `GROUPS`
+    of which every value is there, in the order of `GROUPS`.
+  """
+  means = {group: _mean(scores, values) for group, values in GROUPS.items()}
+  return {group: mean for group, mean in means.items() if mean is not None}
+
+
+def _mean(scores: Scores, values: Sequence[tuple[str, str]]) -> float | None:
+  """Returns the mean of (task, metric) values, None when one is missing."""
+  found = [scores.get(task, {}).get(metric) for task, metric in values]
+  return None if None in found else sum(found) / len(found)
+
+
+def groups_of_averages(scores: Scores) -> dict[str, tuple[str, ...]]:
+  """Returns the groups behind each of `averages`, under the same names.
+
+  An average under its own name has all of its groups; avg11 is over values of
+  GLUE's.
+  """
+  there = tuple(group_scores(scores))
+  benchmarks = {
+    name: tuple(group for group in there if group.startswith(f'{name}/'))
+    for name in _SIZES
+  }
+  result = {
+    name if len(groups) == _SIZES[name] else f'{name}_partial': groups
+    for name, groups in benchmarks.items()
+    if groups
+  }
+  if len(result) == len(benchmarks):
+    whole = len(there) == len(GROUPS)
+    result['glue_super_glue' if whole else 'glue_super_glue_partial'] = there
+  if _mean(scores, AVG11) is not None:
+    result['avg11'] = benchmarks['glue']
+  return result
+
+
+def averages(scores: Scores) -> dict[str, float]:
+  """Averages over groups.
+
+  Args:
+    scores: task name -> metric name -> value.
+
+  Returns:
+    'glue' and 'super_glue', means over 8 groups; 'glue_super_glue', mean over
+    the 16; 'avg11', HyperFormer's plain mean of 11 GLUE values. An average is
+    there under its name only when all its values are. With some of its groups
+    the mean over those is called 'glue_partial', 'super_glue_partial' or
+    'glue_super_glue_partial' (`groups_of_averages` has the groups), the last
+    only with groups of both benchmarks; avg11 has no partial form.
+  """
+  means = group_scores(scores)
+  result = {
+    name: sum(means[group] for group in groups) / len(groups)
+    for name, groups in groups_of_averages(scores).items()
+    if name != 'avg11'
+  }
+  avg11 = _mean(scores, AVG11)
+  return result if avg11 is None else {**result, 'avg11': avg11}
