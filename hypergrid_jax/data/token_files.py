@@ -1,0 +1,236 @@
+"""The files of a token store: written in one pass, checked when opened.
+
+A store is a directory of four NumPy arrays (`inputs.npy`, `targets.npy`: all
+token ids one after the other; `input_offsets.npy`, `target_offsets.npy`: where
+each example begins, one more than there are examples), the other values of each
+example as JSON lines (`examples.jsonl`, `example_offsets.npy`), and
+`manifest.json` with the size and CRC-32 of each file and of itself. A directory
+gets its final name when all of it is on the disk.
+"""
+
+from collections.abc import Mapping
+import json
+import os
+import pathlib
+import shutil
+import time
+from typing import Any
+import uuid
+import zlib
+
+import numpy as np
+
+MANIFEST = 'manifest.json'
+TOKENS = (
+  'inputs.npy',
+  'input_offsets.npy',
+  'targets.npy',
+  'target_offsets.npy',
+)
+FILES = (*TOKENS, 'examples.jsonl', 'example_offsets.npy')
+_PARTIAL = '.partial-'
+# A directory that nobody has written to for a day was left by a killed process.
+_ABANDONED_SECONDS = 24 * 3600
+
+
+class DamagedStoreError(Exception):
+  """A token store is not what was written; the text says what is wrong."""
+
+
+class _ArrayWriter:
+  """Writes a one-dimensional .npy file whose length is not known before."""
+
+  def __init__(self, path: pathlib.Path, dtype: np.dtype):
+    self._dtype = np.dtype(dtype)
+    self._count = 0
+    self._file = path.open('wb')
+    self._write_header()
+    self._start = self._file.tell()
+
+  def _write_header(self):
+    header = {
+      'descr': np.lib.format.dtype_to_descr(self._dtype),
+      'fortran_order': False,
+      'shape': (self._count,),
+    }
+    np.lib.format.write_array_header_1_0(self._file, header)
+
+  def append(self, values: np.ndarray):
+    """Adds the values of [n] to the file."""
+    self._file.write(values.astype(self._dtype).tobytes())
+    self._count += len(values)
+
+  def finish(self):
+    """Puts the true length into the header and the file on the disk."""
+    self._file.seek(0)
+    self._write_header()
+    if self._file.tell() != self._start:
+      raise RuntimeError('NumPy left no room in the header for a longer array')
+    _sync_and_close(self._file)
+
+  def close(self):
+    """Closes the file as it is."""
+    self._file.close()
+
+
+class StoreWriter:
+  """Writes one store, example by example, into an empty directory."""
+
+  def __init__(self, directory: pathlib.Path, *, vocabulary_size: int):
+    """Opens the files.
+
+    Args:
+      directory: exists and is empty.
+      vocabulary_size: decides whether ids are kept in 2 or 4 bytes.
+    """
+    self._directory = directory
+    ids = np.uint16 if vocabulary_size <= 2**16 else np.int32
+    self._arrays = {
+      name: _ArrayWriter(
+        directory / f'{name}.npy', np.int64 if 'offsets' in name else ids
+      )
+      for name in (
+        'inputs',
+        'input_offsets',
+        'targets',
+        'target_offsets',
+        'example_offsets',
+      )
+    }
+    self._examples = (directory / 'examples.jsonl').open('wb')
+    self._ends = {'input': 0, 'target': 0, 'example': 0}
+    for name in self._ends:
+      self._arrays[f'{name}_offsets'].append(np.zeros(1, np.int64))
+
+  def add(
+    self, inputs: np.ndarray, targets: np.ndarray, values: Mapping[str, Any]
+  ):
+    """Adds an example: ids [Li] and [Lt], and its other values as JSON."""
+    self._arrays['inputs'].append(inputs)
+    self._arrays['targets'].append(targets)
+    line = json.dumps(values).encode() + b'\n'
+    self._examples.write(line)
+    for name, length in (
+      ('input', len(inputs)),
+      ('target', len(targets)),
+      ('example', len(line)),
+    ):
+      self._ends[name] += length
+      self._arrays[f'{name}_offsets'].append(np.array([self._ends[name]]))
+
+  def finish(self, facts: Mapping[str, Any]):
+    """Puts everything on the disk, the manifest with `facts` last."""
+    for array in self._arrays.values():
+      array.finish()
+    _sync_and_close(self._examples)
+    files = {
+      name: {
+        'bytes': (self._directory / name).stat().st_size,
+        'crc32': _checksum(self._directory / name),
+      }
+      for name in FILES
+    }
+    body = {**facts, 'files': files}
+    text = json.dumps({**body, 'crc32': _body_checksum(body)}, indent=2)
+    with (self._directory / MANIFEST).open('w') as file:
+      file.write(text + '\n')
+      _sync_and_close(file)
+
+  def close(self):
+    """Closes the files; harmless after `finish`."""
+    for array in self._arrays.values():
+      array.close()
+    self._examples.close()
+
+
+def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
+  """Reads the manifest and compares every file with it.
+
+  Raises:
+    FileNotFoundError: there is no such directory.
+    DamagedStoreError: a file is missing, cut, or not what was written.
+  """
+  if not directory.is_dir():
+    raise FileNotFoundError(directory)
+  try:
+    body = json.loads((directory / MANIFEST).read_bytes())
+    checksum = body.pop('crc32')
+    files = body['files']
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise DamagedStoreError(f'{MANIFEST} cannot be read ({error})') from error
+  if checksum != _body_checksum(body):
+    raise DamagedStoreError(f'{MANIFEST} has been changed')
+  for name in FILES:
+    path = directory / name
+    try:
+      size = path.stat().st_size
+      if size != files[name]['bytes']:
+        raise DamagedStoreError(
+          f'{name} has {size} bytes instead of {files[name]["bytes"]}'
+        )
+      if _checksum(path) != files[name]['crc32']:
+        raise DamagedStoreError(f'the CRC-32 of {name} is wrong')
+    except OSError as error:
+      raise DamagedStoreError(
+        f'{name} cannot be read ({error.strerror})'
+      ) from error
+  return body
+
+
+def partial_directory(final: pathlib.Path) -> pathlib.Path:
+  """Makes a directory beside `final` in which a store can be written."""
+  final.parent.mkdir(parents=True, exist_ok=True)
+  for left in final.parent.glob(f'{_PARTIAL}*'):
+    if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+      shutil.rmtree(left, ignore_errors=True)
+  path = final.parent / f'{_PARTIAL}{uuid.uuid4().hex[:12]}'
+  path.mkdir()
+  return path
+
+
+def publish(partial: pathlib.Path, final: pathlib.Path):
+  """Gives a finished store its name, unless another process was faster."""
+  _sync_directory(partial)
+  try:
+    partial.rename(final)
+  except OSError:
+    if not (final / MANIFEST).is_file():
+      raise
+    shutil.rmtree(partial, ignore_errors=True)
+  _sync_directory(final.parent)
+
+
+def discard(directory: pathlib.Path):
+  """Removes a store; nobody sees a part of it."""
+  gone = directory.parent / f'{_PARTIAL}{uuid.uuid4().hex[:12]}'
+  try:
+    directory.rename(gone)
+  except FileNotFoundError:
+    return
+  shutil.rmtree(gone, ignore_errors=True)
+
+
+def _sync_and_close(file):
+  file.flush()
+  os.fsync(file.fileno())
+  file.close()
+
+
+def _sync_directory(path: pathlib.Path):
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def _checksum(path: pathlib.Path) -> int:
+  checksum = 0
+  with path.open('rb') as file:
+    while block := file.read(1 << 20):
+      checksum = zlib.crc32(block, checksum)
+  return checksum
+
+
+def _body_checksum(body: Mapping[str, Any]) -> int:
+  return zlib.crc32(json.dumps(body, sort_keys=True).encode())

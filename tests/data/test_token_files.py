@@ -1,0 +1,168 @@
+import os
+import time
+
+import numpy as np
+import pytest
+
+from hypergrid_jax.data import token_files
+
+EXAMPLES = [
+  ([5, 900, 1], [4, 1], {'idx': 3, 'text': 'ümläut\u2028'}),
+  ([7, 1], [65_535, 6, 6, 1], {'idx': 0, 'answers': ['a', 'b']}),
+  ([8, 8, 8, 8, 1], [1], {'idx': 2, 'label': 1.5}),
+]
+FILES = (*token_files.FILES, token_files.MANIFEST)
+
+
+def write(directory, *, vocabulary_size=65_536):
+  writer = token_files.StoreWriter(directory, vocabulary_size=vocabulary_size)
+  for inputs, targets, values in EXAMPLES:
+    writer.add(np.array(inputs), np.array(targets), values)
+  writer.finish({'task': 't', 'counts': {'examples': 3}})
+
+
+@pytest.fixture
+def store(tmp_path):
+  path = tmp_path / 'train-0123'
+  path.mkdir()
+  write(path)
+  return path
+
+
+@pytest.mark.parametrize(
+  ('vocabulary_size', 'dtype'), [(65_536, np.uint16), (65_537, np.int32)]
+)
+def test_arrays_hold_what_was_added(tmp_path, vocabulary_size, dtype):
+  write(tmp_path, vocabulary_size=vocabulary_size)
+  ids = np.load(tmp_path / 'inputs.npy')
+  assert ids.dtype == dtype
+  assert ids.tolist() == [5, 900, 1, 7, 1, 8, 8, 8, 8, 1]
+  assert np.load(tmp_path / 'input_offsets.npy').tolist() == [0, 3, 5, 10]
+  assert np.load(tmp_path / 'targets.npy').tolist() == [
+    4,
+    1,
+    65_535,
+    6,
+    6,
+    1,
+    1,
+  ]
+  assert np.load(tmp_path / 'target_offsets.npy').tolist() == [0, 2, 6, 7]
+  assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
+def test_the_manifest_comes_back(store):
+  manifest = token_files.read_manifest(store)
+  assert manifest['task'] == 't'
+  assert manifest['counts'] == {'examples': 3}
+  assert set(manifest['files']) == set(token_files.FILES)
+
+
+def flip(path, position):
+  content = bytearray(path.read_bytes())
+  content[position] ^= 1
+  path.write_bytes(content)
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_one_changed_bit_anywhere_is_noticed(store, name):
+  whole = (store / name).read_bytes()
+  for position in {0, len(whole) // 3, len(whole) // 2, len(whole) - 2}:
+    flip(store / name, position)
+    with pytest.raises(token_files.DamagedStoreError, match=name):
+      token_files.read_manifest(store)
+    (store / name).write_bytes(whole)
+  token_files.read_manifest(store)
+
+
+@pytest.mark.parametrize('name', FILES)
+@pytest.mark.parametrize('share', [0.0, 0.5, 0.99, 1.01])
+def test_a_cut_or_lengthened_file_is_noticed(store, name, share):
+  size = int((store / name).stat().st_size * share)
+  os.truncate(store / name, size)
+  what = name if name == token_files.MANIFEST else rf'{name} has {size} bytes'
+  with pytest.raises(token_files.DamagedStoreError, match=what):
+    token_files.read_manifest(store)
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_a_missing_file_is_noticed(store, name):
+  (store / name).unlink()
+  with pytest.raises(token_files.DamagedStoreError, match=name):
+    token_files.read_manifest(store)
+
+
+@pytest.mark.parametrize('text', ['[]', '{}', '{"crc32": 0}', 'null', '{'])
+def test_a_manifest_that_is_something_else_is_noticed(store, text):
+  (store / token_files.MANIFEST).write_text(text)
+  with pytest.raises(token_files.DamagedStoreError, match='manifest.json'):
+    token_files.read_manifest(store)
+
+
+def test_no_directory_is_not_damage(tmp_path):
+  with pytest.raises(FileNotFoundError):
+    token_files.read_manifest(tmp_path / 'nothing')
+
+
+class _Killed(BaseException):
+  pass
+
+
+def test_a_process_killed_at_any_point_leaves_nothing_visible(
+  tmp_path, monkeypatch
+):
+  final = tmp_path / 'task' / 'train-0123'
+  real_fsync = os.fsync
+  for survived in range(20):
+    left = survived
+
+    def fsync(descriptor):
+      nonlocal left
+      if left == 0:
+        raise _Killed
+      left -= 1
+      real_fsync(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+    partial = token_files.partial_directory(final)
+    try:
+      write(partial)
+      token_files.publish(partial, final)
+    except _Killed:
+      if final.exists():  # killed after the rename: all of it is there
+        token_files.read_manifest(final)
+        break
+      continue
+    pytest.fail('was never killed after publishing')
+  # Five arrays, the lines, the manifest, the directory: each could be the last.
+  assert survived == 8
+  others = {path.name[:9] for path in final.parent.iterdir()} - {'train-012'}
+  assert others == {'.partial-'}
+
+
+def test_the_slower_of_two_builders_keeps_the_others_store(tmp_path):
+  final = tmp_path / 'task' / 'train-0123'
+  first, second = (token_files.partial_directory(final) for _ in range(2))
+  write(first)
+  token_files.publish(first, final)
+  inode = (final / 'inputs.npy').stat().st_ino
+  write(second)
+  token_files.publish(second, final)
+  assert (final / 'inputs.npy').stat().st_ino == inode
+  assert [path.name for path in final.parent.iterdir()] == ['train-0123']
+
+
+def test_what_was_abandoned_a_day_ago_is_removed(tmp_path):
+  final = tmp_path / 'task' / 'train-0123'
+  old, fresh = (token_files.partial_directory(final) for _ in range(2))
+  write(old)
+  os.utime(old, (0, time.time() - 25 * 3600))
+  token_files.partial_directory(final)
+  assert not old.exists()
+  assert fresh.exists()
+
+
+def test_discard_removes_a_store_and_minds_no_missing_one(store):
+  token_files.discard(store)
+  token_files.discard(store)
+  assert list(store.parent.iterdir()) == []
