@@ -11,7 +11,6 @@
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-import contextlib
 import json
 import math
 import os
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from hypergrid_jax import atomic_files
 from hypergrid_jax.errors import UserError
 
 _REQUIRED = ('id', 'inputs', 'target', 'prediction')
@@ -70,44 +70,12 @@ def write_predictions(
     UserError: the file cannot be written.
     ValueError: a number is not finite.
   """
-  write_atomically(path, (to_json(row) + '\n' for row in rows))
+  atomic_files.write_text(path, (to_json(row) + '\n' for row in rows))
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
   """Returns `value` as JSON; raises ValueError on NaN and infinities."""
   return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
-
-
-def write_atomically(
-  path: str | os.PathLike[str], parts: Iterable[str]
-) -> None:
-  """Writes text under a temporary name and renames it when it is on the disk.
-
-  Args:
-    path: the file; its directory is made when it is missing.
-    parts: the text, in pieces.
-
-  Raises:
-    UserError: the file cannot be written; what stood there before still does.
-  """
-  path = pathlib.Path(path)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open('w', encoding='utf-8', newline='\n') as file:
-      file.writelines(parts)
-      file.flush()
-      os.fsync(file.fileno())
-    temporary.replace(path)
-  except BaseException as error:
-    with contextlib.suppress(OSError):  # the first error is the one to tell
-      temporary.unlink(missing_ok=True)
-    if isinstance(error, OSError):
-      raise UserError(
-        f'{path}: cannot be written ({error.strerror}). Free some space or'
-        ' choose another directory; nothing there was changed.'
-      ) from error
-    raise
 
 
 def read_predictions(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

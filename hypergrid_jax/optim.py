@@ -1,0 +1,275 @@
+"""The optimiser of a run, and which parameters it trains.
+
+Every name that a run's configuration can choose from is here: the optimisers
+`Adafactor` and `AdamW` and the schedules `Constant`, `RsqrtDecay` and
+`LinearWarmup`.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+import dataclasses
+import re
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hypergrid_jax import tree_paths
+from hypergrid_jax.adafactor import (
+  Adafactor,
+  check,
+  factored_dims,
+  scale_by_adafactor,
+  without,
+)
+from hypergrid_jax.errors import UserError, closest
+from hypergrid_jax.schedules import Constant, LinearWarmup, RsqrtDecay
+from hypergrid_jax.types import Params
+
+__all__ = [
+  'Adafactor',
+  'AdamW',
+  'Constant',
+  'LinearWarmup',
+  'RsqrtDecay',
+  'make_optimizer',
+  'state_axes',
+  'trained_paths',
+]
+
+LAYERS = 'layers'
+Axes = tuple[str, ...]
+Trainable = Literal['all'] | Sequence[str]
+AnySchedule = Constant | RsqrtDecay | LinearWarmup
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamW:
+  """Adam with decoupled weight decay, Loshchilov and Hutter (arXiv:1711.05101).
+
+  Attributes:
+    b1: decay of the first moment.
+    b2: decay of the second moment.
+    eps: added to the root of the second moment.
+    weight_decay: decay per unit of learning rate. It applies to parameters
+      with at least two dimensions per layer: not to the scales of norms.
+
+  Raises:
+    UserError: a field is outside its range.
+  """
+
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  weight_decay: float = 0.0
+
+  def __post_init__(self) -> None:
+    check('AdamW.b1', self.b1, 0 <= self.b1 < 1, 'in [0, 1)')
+    check('AdamW.b2', self.b2, 0 <= self.b2 < 1, 'in [0, 1)')
+    check('AdamW.eps', self.eps, self.eps > 0, 'above 0')
+    decay = self.weight_decay
+    check('AdamW.weight_decay', decay, decay >= 0, 'at least 0')
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+  try:
+    return re.compile(pattern)
+  except re.error as error:
+    raise UserError(
+      f'trainable: {pattern!r} is not a regular expression: {error}.'
+    ) from error
+
+
+def trained_paths(
+  paths: Iterable[str], trainable: Trainable = 'all'
+) -> frozenset[str]:
+  """Returns the paths of the parameters that are trained.
+
+  Args:
+    paths: of all parameters, such as 'encoder/layers/feed_forward/wo'.
+    trainable: 'all', or regular expressions that must match a whole path. A
+      parameter that none matches is frozen.
+
+  Raises:
+    UserError: a pattern is invalid or matches nothing, or two patterns match
+      the same parameter, so that one of them does not say what was meant.
+  """
+  paths = list(paths)
+  if trainable == 'all':
+    return frozenset(paths)
+  if isinstance(trainable, str) or not trainable:
+    raise UserError(
+      f"trainable is {trainable!r}, but must be 'all' or a list of regular "
+      'expressions over parameter paths.'
+    )
+  owner: dict[str, str] = {}
+  for pattern in trainable:
+    matched = [path for path in paths if _compiled(pattern).fullmatch(path)]
+    if not matched:
+      raise UserError(
+        f'trainable: {pattern!r} matches no parameter; it must match a whole '
+        f'path.{closest(pattern, paths)}'
+      )
+    for path in matched:
+      if path in owner:
+        raise UserError(
+          f'trainable: {path} is matched by both {owner[path]!r} and '
+          f'{pattern!r}. Each parameter must match at most one.'
+        )
+      owner[path] = pattern
+  return frozenset(owner)
+
+
+def _train_only(
+  inner: optax.GradientTransformation, trained: Collection[str]
+) -> optax.GradientTransformation:
+  """Hides the frozen parameters from `inner`; their update is -0.0.
+
+  Adding -0.0 leaves every number as it is, bit for bit, and under jit costs
+  nothing; adding +0.0 would turn -0.0 into +0.0.
+  """
+
+  def init(params: Params) -> optax.OptState:
+    return inner.init(tree_paths.select(params, trained))
+
+  def update(
+    grads: Params, state: optax.OptState, params: Params
+  ) -> tuple[Params, optax.OptState]:
+    updates, state = inner.update(
+      tree_paths.select(grads, trained),
+      state,
+      tree_paths.select(params, trained),
+    )
+    known = tree_paths.flatten(updates)
+
+    def full(path: str, param: jax.Array) -> jax.Array:
+      return known[path] if path in known else jnp.full_like(param, -0.0)
+
+    return tree_paths.map_with_path(full, params), state
+
+  return optax.GradientTransformation(init, update)
+
+
+def make_optimizer(
+  optimizer: Adafactor | AdamW,
+  schedule: AnySchedule,
+  *,
+  logical_axes: Params,
+  added: Collection[str] = (),
+  trainable: Trainable = 'all',
+  clip_norm: float | None = None,
+) -> optax.GradientTransformation:
+  """Returns the transformation from gradients to updates of a whole model.
+
+  Parameters that a method adds to T5 start at or near zero, so that the model
+  starts as the plain T5. Adafactor's step is relative to a parameter's size:
+  they would creep away from zero at a thousandth of the learning rate. Their
+  updates therefore are not multiplied by their RMS.
+
+  Args:
+    optimizer: the update rule.
+    schedule: the learning rate.
+    logical_axes: nested dict like the parameters, of tuples of axis names; a
+      parameter whose first axis is 'layers' is updated layer by layer.
+    added: paths of the parameters that the plain T5 does not have.
+    trainable: see `trained_paths`. Frozen parameters have no state and keep
+      their bits; gradients for them need not be given.
+    clip_norm: largest global norm of the gradients of all trained parameters.
+
+  Returns:
+    An optax transformation over nested dicts. `update` needs the parameters.
+
+  Raises:
+    UserError: see `trained_paths`; or `clip_norm` is not positive.
+  """
+  axes = tree_paths.flatten(logical_axes, is_leaf=tree_paths.is_axes)
+  unknown = sorted(set(added) - set(axes))
+  if unknown:
+    raise ValueError(f'added names parameters that do not exist: {unknown}')
+  trained = trained_paths(axes, trainable)
+  stacked = {path for path, names in axes.items() if names[:1] == (LAYERS,)}
+  rate = schedule.schedule()
+  if isinstance(optimizer, Adafactor):
+    rule = optax.chain(
+      scale_by_adafactor(optimizer, stacked=stacked, unscaled=added),
+      optax.scale_by_learning_rate(rate),
+    )
+  else:
+    rule = optax.adamw(
+      rate,
+      b1=optimizer.b1,
+      b2=optimizer.b2,
+      eps=optimizer.eps,
+      weight_decay=optimizer.weight_decay,
+      mask=lambda params: tree_paths.map_with_path(
+        lambda path, param: param.ndim - (path in stacked) >= 2, params
+      ),
+    )
+  if clip_norm is not None:
+    check('clip_norm', clip_norm, clip_norm > 0, 'above 0, or None')
+    rule = optax.chain(optax.clip_by_global_norm(clip_norm), rule)
+  return _train_only(rule, trained)
+
+
+def _parameter_of(path: str, axes: dict[str, Axes]) -> tuple[str, str]:
+  """Splits a state leaf's path where a parameter's path begins in it.
+
+  Returns:
+    The parameter's path and what follows it, '' or the name of a moment. Both
+    are empty if the leaf belongs to no parameter.
+  """
+  keys = path.split('/')
+  for start in range(len(keys)):
+    for end in (len(keys), len(keys) - 1):
+      name, kind = '/'.join(keys[start:end]), '/'.join(keys[end:])
+      if name in axes and kind in ('', 'full', 'row', 'column'):
+        return name, kind
+  return '', ''
+
+
+def _factor_layout(
+  shape: tuple[int, ...], axes: Axes, kind: str
+) -> tuple[tuple[int, ...], Axes]:
+  """Returns shape and axes of the 'row' or 'column' moment of a parameter."""
+  lead = 1 if axes[:1] == (LAYERS,) else 0
+  dims = factored_dims(shape[lead:], 0)
+  if dims is None:
+    return (), ()
+  dropped = lead + (dims[1] if kind == 'row' else dims[0])
+  return without(shape, dropped), without(axes, dropped)
+
+
+def state_axes(opt_state: Any, params: Params, logical_axes: Params) -> Any:
+  """Returns the logical axes of every leaf of an optimiser's state.
+
+  A leaf that stands for a parameter has that parameter's axes; Adafactor's
+  factored moments have those that their averaging left over; a count has none.
+
+  Args:
+    opt_state: state of a `make_optimizer` transformation; shapes suffice.
+    params: nested dict of parameters; shapes suffice.
+    logical_axes: nested dict like `params`.
+
+  Returns:
+    A tree like `opt_state` of tuples of axis names.
+
+  Raises:
+    ValueError: a leaf is neither a scalar nor recognisably a parameter's: no
+      layout for it can be more than a guess.
+  """
+  axes = tree_paths.flatten(logical_axes, is_leaf=tree_paths.is_axes)
+  shapes = {k: v.shape for k, v in tree_paths.flatten(params).items()}
+
+  def leaf_axes(path: str, leaf: Any) -> Axes:
+    if not leaf.shape:
+      return ()
+    parameter, kind = _parameter_of(path, axes)
+    if parameter:
+      layout = shapes[parameter], axes[parameter]
+      if kind in ('row', 'column'):
+        layout = _factor_layout(*layout, kind)
+      if leaf.shape == layout[0]:
+        return layout[1]
+    raise ValueError(f'optimiser state {path} {leaf.shape}: unknown layout')
+
+  return tree_paths.map_with_path(leaf_axes, opt_state)

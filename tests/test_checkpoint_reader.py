@@ -1,0 +1,163 @@
+"""What is restored is bit for bit what was saved, or it is refused."""
+
+import logging
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from hypergrid_jax import manifest, partitioning
+from hypergrid_jax.checkpoint import Checkpointer
+from hypergrid_jax.checkpoint_reader import CheckpointReader
+from hypergrid_jax.errors import UserError
+from tests.checkpoints import (
+  MESH,
+  abstract_of,
+  assert_same_bits,
+  directory_of,
+  flip_a_bit,
+  largest_file,
+  make_state,
+  save,
+  truncate,
+)
+
+
+@pytest.fixture
+def checkpointer(tmp_path):
+  with_two = Checkpointer(tmp_path, keep=2, fingerprint={'model': 'tiny'})
+  yield with_two
+  with_two.close()
+
+
+@pytest.mark.parametrize(
+  'config',
+  [
+    MESH,
+    partitioning.MeshConfig(model=4),
+    partitioning.MeshConfig(),
+  ],
+)
+def test_restores_the_same_bits_onto_any_mesh(checkpointer, config):
+  save(checkpointer, 7)
+  target = abstract_of(make_state(7), config)
+  got, meta = checkpointer.restore(target)
+  assert_same_bits(got, make_state(7))
+  assert meta == {'fingerprint': {'model': 'tiny'}, 'seen': 70, 'step': 7}
+  for leaf, wanted in zip(
+    jax.tree.leaves(got), jax.tree.leaves(target), strict=True
+  ):
+    assert leaf.sharding == wanted.sharding
+
+
+def test_parameters_can_be_read_alone(checkpointer):
+  save(checkpointer, 3, 4)
+  target = abstract_of(make_state(3).params)
+  params, meta = CheckpointReader(checkpointer.directory.parent).restore_params(
+    target, step=3
+  )
+  assert_same_bits(params, make_state(3).params)
+  assert meta['seen'] == 30
+
+
+def test_without_checkpoints_there_is_nothing_and_nothing_is_made(tmp_path):
+  reader = Checkpointer(tmp_path / 'run', keep=1)
+  assert reader.restore(abstract_of(make_state(1))) is None
+  assert reader.restore_params(abstract_of(make_state(1).params)) is None
+  assert (reader.steps(), reader.latest(), reader.best()) == ([], None, None)
+  assert reader.meta() is None
+  reader.close()
+  assert not (tmp_path / 'run').exists()
+
+
+def test_fingerprints_come_back_as_json_makes_them(tmp_path):
+  first = Checkpointer(tmp_path, fingerprint={'sizes': (4, 5), 'rate': 0.1})
+  save(first, 1)
+  second = Checkpointer(tmp_path, fingerprint={'rate': 0.1, 'sizes': [4, 5]})
+  assert second.meta()['fingerprint'] == second.fingerprint
+  assert second.meta(step=9) is None
+  first.close()
+  second.close()
+
+
+def test_differences_are_listed_on_both_sides(checkpointer):
+  save(checkpointer, 1)
+  wanted = abstract_of(make_state(1))
+  layers = wanted.params['layers']
+  wanted.params['new'] = layers.pop('norm')
+  wanted.params['bfloat'] = jax.ShapeDtypeStruct((8, 16), jnp.float32)
+  layers['wo'] = jax.ShapeDtypeStruct((3, 16, 9), jnp.float32)
+  with pytest.raises(UserError) as caught:
+    checkpointer.restore(wanted)
+  message = str(caught.value)
+  assert str(directory_of(checkpointer, 1)) in message
+  for line in (
+    '1 missing: params/new\n',
+    '1 unexpected: params/layers/norm\n',
+    'dtype: params/bfloat (bfloat16 instead of float32)\n',
+    'shape: params/layers/wo ([3, 16, 8] instead of [3, 16, 9])\n',
+  ):
+    assert line in message
+
+
+def test_parameters_alone_are_compared_alone(checkpointer):
+  save(checkpointer, 1)
+  wanted = abstract_of(make_state(1).params)
+  wanted['new'] = wanted.pop('bfloat')
+  with pytest.raises(UserError) as caught:
+    checkpointer.restore_params(wanted)
+  assert '1 missing: params/new' in str(caught.value)
+  assert '1 unexpected: params/bfloat' in str(caught.value)
+
+
+@pytest.mark.parametrize('damage', [flip_a_bit, truncate, pathlib.Path.unlink])
+def test_the_newest_whole_checkpoint_is_used_and_said_so(
+  checkpointer, caplog, damage
+):
+  save(checkpointer, 1, 2)
+  damage(largest_file(directory_of(checkpointer, 2)))
+  with caplog.at_level(logging.WARNING):
+    got, meta = checkpointer.restore(abstract_of(make_state(1)))
+  assert_same_bits(got, make_state(1))
+  assert meta['step'] == 1
+  (warning,) = [
+    r.getMessage() for r in caplog.records if r.name.startswith('hyp')
+  ]
+  assert f'Checkpoint {directory_of(checkpointer, 2)}: ' in warning
+  assert f'Going on from {directory_of(checkpointer, 1)}.' in warning
+
+
+def test_no_damaged_file_of_a_checkpoint_goes_unnoticed(checkpointer):
+  save(checkpointer, 1)
+  directory = directory_of(checkpointer, 1)
+  files = [path for path in directory.rglob('*') if path.is_file()]
+  assert len(files) > 8
+  for path in files:
+    good = path.read_bytes()
+    for damage in (flip_a_bit, truncate):
+      if not good:
+        continue
+      damage(path)
+      assert manifest.problem(directory) is not None, path
+      path.write_bytes(good)
+  assert manifest.problem(directory) is None
+
+
+def test_a_damaged_checkpoint_that_is_asked_for_is_refused(checkpointer):
+  save(checkpointer, 1, 2)
+  flip_a_bit(largest_file(directory_of(checkpointer, 2)))
+  with pytest.raises(UserError, match=r'2 cannot be used: .* damaged'):
+    checkpointer.restore(abstract_of(make_state(2)), step=2)
+  with pytest.raises(UserError, match=r'no checkpoint of step 3; it has 1, 2'):
+    checkpointer.restore(abstract_of(make_state(2)), step=3)
+
+
+def test_when_all_are_damaged_nothing_is_begun_anew(checkpointer):
+  save(checkpointer, 1, 2)
+  for step in (1, 2):
+    flip_a_bit(largest_file(directory_of(checkpointer, step)))
+  with pytest.raises(UserError, match='No checkpoint is whole') as caught:
+    checkpointer.restore(abstract_of(make_state(2)))
+  for step in (1, 2):
+    assert str(directory_of(checkpointer, step)) in str(caught.value)
