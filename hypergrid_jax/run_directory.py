@@ -1,0 +1,136 @@
+"""The directory of one run: what it holds, and whose run it is.
+
+`run.json` states the run's identity: everything that decides what a step
+computes. A directory whose identity differs belongs to another run and is
+refused; `fresh` moves it aside.
+"""
+
+from collections.abc import Mapping
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+from hypergrid_jax import atomic_files, errors, predictions, tree_paths
+
+PACKAGES = (
+  'hypergrid_jax',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'numpy',
+  'seqio',
+  't5',
+  'tensorflow-datasets',
+  'sentencepiece',
+)
+_RUN_FILES = ('run.json', 'checkpoints')
+
+
+def versions() -> dict[str, str]:
+  """Versions of Python and of the packages that results depend on."""
+  found = {'python': platform.python_version()}
+  for name in PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = 'missing'
+  return found
+
+
+def prepare(
+  directory: str | os.PathLike[str],
+  identity: Mapping[str, Any],
+  *,
+  fresh: bool = False,
+) -> pathlib.Path | None:
+  """Makes the directory ready for this run, new or going on.
+
+  Args:
+    directory: of the run.
+    identity: nested dict of JSON values: what must be the same to go on.
+    fresh: move a directory that holds a run aside instead of going on.
+
+  Returns:
+    Where the old run was moved, or None.
+
+  Raises:
+    UserError: the directory holds another run; names every difference.
+  """
+  directory = pathlib.Path(directory)
+  if directory.exists() and not directory.is_dir():
+    raise errors.UserError(
+      f'{directory} is a file; --model_dir must name a directory.'
+    )
+  holds_run = any((directory / name).exists() for name in _RUN_FILES)
+  if holds_run and fresh:
+    aside = _unused(directory)
+    directory.rename(aside)
+    return aside
+  if holds_run:
+    _check_same(directory, identity)
+  directory.mkdir(parents=True, exist_ok=True)
+  return None
+
+
+def write(
+  directory: str | os.PathLike[str], config: str, facts: Mapping[str, Any]
+) -> None:
+  """Writes config.gin and run.json (the identity is among its facts)."""
+  directory = pathlib.Path(directory)
+  atomic_files.write_text(directory / 'config.gin', [config])
+  text = predictions.to_json(facts, indent=2)
+  atomic_files.write_text(directory / 'run.json', [text, '\n'])
+
+
+def read_facts(directory: str | os.PathLike[str]) -> dict[str, Any]:
+  """Reads run.json.
+
+  Raises:
+    UserError: there is no run in the directory, or its run.json is damaged.
+  """
+  path = pathlib.Path(directory) / 'run.json'
+  try:
+    facts = json.loads(path.read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    raise errors.UserError(
+      f'{directory} holds no run: there is no run.json in it. --model_dir must'
+      ' name a directory that `hypergrid train` has made.'
+    ) from None
+  except (ValueError, OSError) as error:
+    raise errors.UserError(f'{path} cannot be read: {error}') from error
+  if not isinstance(facts, dict) or 'identity' not in facts:
+    raise errors.UserError(f'{path} lacks the field "identity".')
+  return facts
+
+
+def _check_same(directory: pathlib.Path, identity: Mapping[str, Any]) -> None:
+  there = tree_paths.flatten(read_facts(directory)['identity'])
+  # Through JSON, so that a tuple equals the list that it was read back as.
+  here = tree_paths.flatten(json.loads(predictions.to_json(dict(identity))))
+  differences = [
+    f'  {name}: {there.get(name, "absent")!r} there,'
+    f' {here.get(name, "absent")!r} here'
+    for name in sorted({*there, *here})
+    if there.get(name) != here.get(name)
+  ]
+  if differences:
+    raise errors.UserError(
+      f'{directory} holds another run. What differs:\n'
+      + '\n'.join(differences)
+      + '\nChoose another --model_dir, or pass --fresh to move the old run'
+      ' aside and start anew.'
+    )
+
+
+def _unused(directory: pathlib.Path) -> pathlib.Path:
+  number = 1
+  while (
+    path := directory.with_name(f'{directory.name}.old-{number}')
+  ).exists():
+    number += 1
+  return path

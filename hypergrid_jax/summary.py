@@ -1,0 +1,113 @@
+"""What a run says of itself before its first step: parameters and rates."""
+
+from collections.abc import Collection, Iterable
+import math
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from hypergrid_jax import run_directory, tree_paths
+from hypergrid_jax.model import Model
+
+
+def paths(model: Model) -> list[str]:
+  """Paths of all parameters, in order."""
+  return list(tree_paths.flatten(model.abstract_params))
+
+
+def parameter_counts(model: Model, trained: Collection[str]) -> dict[str, Any]:
+  """Counts parameters.
+
+  Args:
+    model: the architecture.
+    trained: paths of the trained parameters.
+
+  Returns:
+    `total`, `trained`, `added` (that a plain T5 of this size lacks),
+    `per_task` (what one more task would add: parameters with a `tasks` axis,
+    divided by the number of tasks), and `groups`: the same count for each part
+    of the model, two levels deep.
+  """
+  sizes = {
+    path: math.prod(leaf.shape)
+    for path, leaf in tree_paths.flatten(model.abstract_params).items()
+  }
+  axes = tree_paths.flatten(model.logical_axes, is_leaf=tree_paths.is_axes)
+  groups: dict[str, int] = {}
+  for path, size in sizes.items():
+    group = '/'.join(path.split('/')[:-1][:3])
+    groups[group] = groups.get(group, 0) + size
+  by_task = sum(size for path, size in sizes.items() if 'tasks' in axes[path])
+  return {
+    'total': sum(sizes.values()),
+    'trained': sum(sizes[path] for path in trained),
+    'added': sum(sizes[path] for path in model.added),
+    'per_task': by_task // model.num_tasks,
+    'groups': groups,
+  }
+
+
+def run_facts(
+  model: Model,
+  mesh: jax.sharding.Mesh,
+  data: dict[str, Any],
+  *,
+  trained: Collection[str],
+) -> dict[str, Any]:
+  """The facts of run.json, but for the identity."""
+  return {
+    'versions': run_directory.versions(),
+    'mesh': dict(mesh.shape),
+    'devices': [str(device) for device in mesh.devices.flat],
+    'parameters': parameter_counts(model, trained),
+    'data': data,
+  }
+
+
+def show(
+  facts: dict[str, Any], notes: Iterable[str], *, console: Console
+) -> None:
+  """Prints the facts before step 0."""
+  counts = facts['parameters']
+  console.print(
+    f'Parameters: {counts["total"]:,} in all, {counts["trained"]:,} trained,'
+    f' {counts["added"]:,} added by the method, {counts["per_task"]:,} per'
+    ' task.',
+    highlight=False,
+  )
+  mesh = ' x '.join(f'{axis} {size}' for axis, size in facts['mesh'].items())
+  console.print(
+    f'Devices: {", ".join(facts["devices"])}; mesh {mesh}.', highlight=False
+  )
+  data = facts['data']
+  table = Table(title='Mixture')
+  for heading in (
+    'task',
+    'examples',
+    'rate',
+    'examples/row',
+    'examples/step',
+    'epochs',
+  ):
+    table.add_column(heading, justify='left' if heading == 'task' else 'right')
+  for row in data['tasks']:
+    table.add_row(
+      row['task'],
+      f'{row["examples"]:,}',
+      f'{row["rate"]:.4f}',
+      f'{row["segments_per_row"]:.2f}',
+      f'{row["examples_per_step"]:.2f}',
+      f'{row["epochs"]:.2f}',
+    )
+  console.print(table)
+  console.print(
+    f'A step has {data["rows_per_batch"]} rows and'
+    f' {data["tokens_per_batch"]:,.0f} tokens; padding:'
+    f' {data["encoder_padding_fraction"]:.1%} of the encoder,'
+    f' {data["decoder_padding_fraction"]:.1%} of the decoder.',
+    highlight=False,
+  )
+  for note in notes:
+    console.print(f'Note: {note}', highlight=False)

@@ -1,0 +1,279 @@
+"""The training loop: one step, and the loop around it.
+
+The loop knows no method and no T5: it is given a model (`bind(params)(batch)`),
+an optimiser, an iterator of batches and a place for checkpoints.
+"""
+
+from collections.abc import Callable, Iterable
+import dataclasses
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hypergrid_jax import errors, losses, types
+from hypergrid_jax.state import TrainState
+
+# Losses stay on the device until they are logged; this bounds how many steps
+# may run on after a loss that is not finite.
+MOST_PENDING_STEPS = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """How long and how to train.
+
+  Attributes:
+    num_steps: optimiser steps of the whole run, counted from 0.
+    seed: of parameters, dropout and the order of the data.
+    checkpoint_period: steps between checkpoints; the last step always has one.
+    eval_period: steps between evaluations; 0 evaluates at the end only.
+    log_period: steps between lines of metrics.jsonl.
+    keep_checkpoints: how many of the newest to keep, beside the best.
+    microbatches: parts a batch is cut into, one after the other, to save
+      memory; the gradient is the same.
+    label_smoothing: see `losses.token_losses`.
+    z_loss: see `losses.token_losses`; T5X fine-tunes with 1e-4.
+    loss_normalization: 'tokens' divides the loss by the batch's target tokens,
+      'sum' does not (HyperFormer's training does not).
+    clip_norm: largest norm of the whole gradient; None does not clip.
+    trainable: 'all', or regular expressions over parameter paths; what none
+      matches is frozen.
+  """
+
+  num_steps: int
+  seed: int = 0
+  checkpoint_period: int = 1000
+  eval_period: int = 0
+  log_period: int = 100
+  keep_checkpoints: int = 3
+  microbatches: int = 1
+  label_smoothing: float = 0.0
+  z_loss: float = 0.0
+  loss_normalization: Literal['tokens', 'sum'] = 'tokens'
+  clip_norm: float | None = None
+  trainable: Literal['all'] | tuple[str, ...] = 'all'
+
+  def __post_init__(self):
+    for name, least in (
+      ('num_steps', 1),
+      ('seed', 0),
+      ('checkpoint_period', 1),
+      ('eval_period', 0),
+      ('log_period', 1),
+      ('keep_checkpoints', 1),
+      ('microbatches', 1),
+    ):
+      value = getattr(self, name)
+      if value < least:
+        raise errors.UserError(
+          f'train.{name}: got {value}, expected at least {least}.'
+        )
+    if not 0.0 <= self.label_smoothing < 1.0:
+      raise errors.UserError(
+        f'train.label_smoothing: got {self.label_smoothing}, expected a number'
+        ' in [0, 1).'
+      )
+    if self.loss_normalization not in ('tokens', 'sum'):
+      raise errors.UserError(
+        f'train.loss_normalization: got {self.loss_normalization!r}, expected'
+        " 'tokens' or 'sum'."
+      )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepMetrics:
+  """What one step measured, on the device.
+
+  Attributes:
+    sums: [T, 2] float32: for every task its summed loss in nats and its target
+      tokens in this batch.
+    gradient_norm: of the whole gradient, before clipping.
+  """
+
+  sums: jax.Array
+  gradient_norm: jax.Array
+
+
+Step = Callable[
+  [TrainState, types.Batch, jax.Array], tuple[TrainState, StepMetrics]
+]
+
+
+def make_train_step(
+  model: Any,
+  tx: optax.GradientTransformation,
+  config: TrainConfig,
+) -> Step:
+  """Makes `(state, batch, key) -> (state, metrics)`, to be jitted.
+
+  The key is folded with the step number, so that a resumed run draws the same
+  dropout.
+  """
+
+  def summed_loss(params, batch, key):
+    logits = model.bind(params)(batch, dropout_key=key)
+    tokens = losses.token_losses(
+      logits,
+      batch.decoder_target_tokens,
+      label_smoothing=config.label_smoothing,
+      z_loss=config.z_loss,
+    )
+    weights = batch.decoder_loss_weights
+    rows = jnp.stack([(tokens * weights).sum(1), weights.sum(1)], axis=1)
+    sums = jax.ops.segment_sum(rows, batch.task_ids, model.num_tasks)
+    return sums[:, 0].sum(), sums
+
+  gradient = jax.grad(summed_loss, has_aux=True)
+
+  def accumulated(params, batch, key):
+    if config.microbatches == 1:
+      return gradient(params, batch, key)
+    parts = jax.tree.map(
+      lambda leaf: _strided(leaf, config.microbatches), batch
+    )
+    keys = jax.random.split(key, config.microbatches)
+
+    def add(total, part):
+      return jax.tree.map(jnp.add, total, part)
+
+    shapes = jax.eval_shape(gradient, params, batch, key)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def body(total, part):
+      return (add(total, gradient(params, *part)), None)
+
+    return jax.lax.scan(body, zeros, (parts, keys))[0]
+
+  def step(state, batch, key):
+    key = jax.random.fold_in(key, state.step)
+    grads, sums = accumulated(state.params, batch, key)
+    if config.loss_normalization == 'tokens':
+      tokens = jnp.maximum(sums[:, 1].sum(), 1.0)
+      grads = jax.tree.map(lambda g: g / tokens, grads)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = StepMetrics(sums, optax.tree.norm(grads))
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+  return step
+
+
+def _strided(leaf, parts):
+  """[B, ...] -> [parts, B / parts, ...], every part from all devices' rows."""
+  rows = leaf.shape[0]
+  if rows % parts:
+    raise errors.UserError(
+      f'train.microbatches = {parts} does not divide data.batch_size = {rows}.'
+    )
+  return leaf.reshape(rows // parts, parts, *leaf.shape[1:]).swapaxes(0, 1)
+
+
+class NonFiniteLossError(errors.UserError):
+  """The loss or its gradient became infinite or not a number."""
+
+
+def train(
+  config: TrainConfig,
+  state: TrainState,
+  *,
+  step_fn: Step,
+  batches: Iterable[types.Batch],
+  place: Callable[[types.Batch], types.Batch],
+  tasks: tuple[str, ...],
+  save: Callable[[int, TrainState], None],
+  evaluate: Callable[[int, TrainState], None],
+  log: Callable[[int, dict[str, Any]], None],
+) -> TrainState:
+  """Trains from `state.step` to `config.num_steps`.
+
+  Args:
+    config: see `TrainConfig`.
+    state: fresh or restored; its buffers are donated.
+    step_fn: jitted, from `make_train_step`.
+    batches: the batches from `state.step` on, on the host.
+    place: puts a batch on the devices.
+    tasks: names by task id.
+    save: writes a checkpoint; called with the number of steps done.
+    evaluate: called with the number of steps done.
+    log: called every `log_period` steps with the mean loss in nats per target
+      token since the last call, also of every task seen (`loss/<task>`).
+
+  Returns:
+    The final state.
+
+  Raises:
+    NonFiniteLossError: names the step; no checkpoint is written at or after it.
+  """
+  start = int(state.step)
+  key = jax.random.key(config.seed)
+  pending: list[StepMetrics] = []
+  window = _Window(tasks)
+
+  def drain(done):
+    first = done - len(pending) + 1
+    for number, metrics in enumerate(jax.device_get(pending), start=first):
+      window.add(number, metrics)
+    pending.clear()
+
+  for done, batch in enumerate(batches, start=start + 1):
+    state, metrics = step_fn(state, place(batch), key)
+    pending.append(metrics)
+    last = done == config.num_steps
+    logs = last or done % config.log_period == 0
+    saves = last or done % config.checkpoint_period == 0
+    evaluates = last or (config.eval_period and done % config.eval_period == 0)
+    if logs or saves or evaluates or len(pending) >= MOST_PENDING_STEPS:
+      drain(done)
+    if logs:
+      log(done, window.take())
+    if saves:
+      save(done, state)
+    if evaluates:
+      evaluate(done, state)
+  return state
+
+
+class _Window:
+  """What was measured since the last log line."""
+
+  def __init__(self, tasks: tuple[str, ...]):
+    self._tasks = tasks
+    self._sums: Any = 0.0
+    self._norms: list[float] = []
+
+  def add(self, step: int, metrics: StepMetrics):
+    """Adds one step, or refuses it."""
+    for task, (loss, _) in zip(self._tasks, metrics.sums, strict=True):
+      if not math.isfinite(loss):
+        raise _non_finite(f'The loss of task {task!r} is {loss}', step)
+    norm = float(metrics.gradient_norm)
+    if not math.isfinite(norm):
+      raise _non_finite(f'The norm of the gradient is {norm}', step)
+    self._sums = self._sums + metrics.sums
+    self._norms.append(norm)
+
+  def take(self) -> dict[str, float]:
+    """Returns the means and starts anew."""
+    sums, weights = self._sums[:, 0], self._sums[:, 1]
+    means = {
+      'loss': float(sums.sum() / max(weights.sum(), 1.0)),
+      'gradient_norm': sum(self._norms) / len(self._norms),
+    }
+    for task, loss, weight in zip(self._tasks, sums, weights, strict=True):
+      if weight:
+        means[f'loss/{task}'] = float(loss / weight)
+    self._sums, self._norms = 0.0, []
+    return means
+
+
+def _non_finite(what: str, step: int) -> NonFiniteLossError:
+  return NonFiniteLossError(
+    f'{what} at step {step}. Nothing was saved from this step on; the last'
+    ' checkpoint is from before it. Lower the learning rate or set'
+    ' train.clip_norm and start again, or run the same command to go on from'
+    ' that checkpoint.'
+  )

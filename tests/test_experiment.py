@@ -1,0 +1,257 @@
+"""Whole runs on a little data: going on after a stop, refusing, evaluating."""
+
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from hypergrid_jax import checkpoint_reader, configuration, experiment
+from hypergrid_jax.errors import UserError
+
+BINDINGS = (
+  "data.mixture = ('glue_cola', 'glue_rte', 'super_glue_copa')",
+  'data.batch_size = 8',
+  'data.row_length = 64',
+  'data.inputs_length = 64',
+  'T5Config.d_model = 24',
+  'T5Config.d_ff = 32',
+  'T5Config.num_layers = 1',
+  'T5Config.num_decoder_layers = 1',
+  'T5Config.dropout_rate = 0.1',
+  'LinearWarmup.total_steps = 100',
+  'train.num_steps = 6',
+  'train.log_period = 2',
+  'train.checkpoint_period = 4',
+  'evaluate.limit = 20',
+  'evaluate.length_buckets = (64,)',
+)
+
+
+@pytest.fixture(scope='module')
+def token_dir(tmp_path_factory):
+  return tmp_path_factory.mktemp('tokens')
+
+
+def bindings_of(token_dir, *more):
+  return [
+    *(binding.replace(' = ', '=', 1) for binding in BINDINGS),
+    f'data.token_dir="{token_dir}"',
+    *more,
+  ]
+
+
+def train(directory, token_dir, *more, fresh=False):
+  """Returns the result and what was printed."""
+  run = configuration.parse(
+    ['gin/runs/quickstart.gin'], bindings_of(token_dir, *more)
+  )
+  console = Console(file=io.StringIO(), width=120)
+  result = experiment.train(
+    run,
+    directory,
+    config_text=configuration.operative_config(run),
+    fresh=fresh,
+    console=console,
+  )
+  return result, console.file.getvalue()
+
+
+def leaves(directory, step):
+  """All arrays of a checkpoint, as bytes."""
+  reader = checkpoint_reader.CheckpointReader(directory)
+  meta = reader.meta(step)
+  assert meta is not None
+  run = configuration.parse([str(directory / 'config.gin')])
+  setup = experiment.set_up(
+    run, directory, console=Console(file=io.StringIO()), train=True
+  )
+  state, _ = reader.restore(experiment.abstract_state(setup), step)
+  return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory, token_dir):
+  directory = tmp_path_factory.mktemp('runs') / 'straight'
+  result, text = train(directory, token_dir)
+  return directory, result, text
+
+
+def test_a_run_writes_what_its_directory_promises(finished):
+  directory, result, text = finished
+  facts = json.loads((directory / 'run.json').read_text())
+  counts = facts['parameters']
+  # Two gated feed-forward layers, each (grid rows + grid cols) * d_model.
+  run = configuration.parse([str(directory / 'config.gin')])
+  grid = run.method.grid_rows + run.method.grid_cols
+  assert counts['added'] == 2 * grid * 24
+  assert counts['trained'] == counts['total'] == sum(counts['groups'].values())
+  assert [task['task'] for task in facts['data']['tasks']] == [
+    'glue_cola',
+    'glue_rte',
+    'super_glue_copa',
+  ]
+  lines = (directory / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line)['step'] for line in lines] == [2, 4, 6]
+  assert {
+    'loss',
+    'learning_rate',
+    'tokens_per_second',
+    'padding_fraction',
+    'input_wait_fraction',
+    'loss/glue_cola',
+  } <= set(json.loads(lines[-1]))
+  evaluation = json.loads((directory / 'eval/6.json').read_text())
+  assert evaluation['tasks']['glue_rte']['count'] == 20
+  assert result.step == 6
+  predictions = directory / 'predictions/6/super_glue_copa.jsonl'
+  assert len(predictions.read_text().splitlines()) == 20
+  assert f'{counts["total"]:,}' in text
+  assert 'super_glue_copa' in text
+
+
+def test_stopped_and_resumed_is_the_same_run_bit_for_bit(
+  finished, tmp_path, token_dir
+):
+  straight, _, _ = finished
+  train(tmp_path / 'run', token_dir, 'train.num_steps=4')
+  _, text = train(tmp_path / 'run', token_dir)
+  assert 'checkpoint of step 4' in text
+  for one, other in zip(
+    leaves(straight, 6), leaves(tmp_path / 'run', 6), strict=True
+  ):
+    assert one.tobytes() == other.tobytes()
+  logs = [
+    [
+      {k: v for k, v in json.loads(line).items() if k in ('step', 'loss')}
+      for line in (directory / 'metrics.jsonl').read_text().splitlines()
+    ]
+    for directory in (straight, tmp_path / 'run')
+  ]
+  assert logs[0] == logs[1]
+
+
+def test_another_run_in_the_directory_is_refused(finished, token_dir):
+  directory, _, _ = finished
+  before = sorted(directory.rglob('*'))
+  with pytest.raises(UserError) as error:
+    train(directory, token_dir, 'T5Config.d_model=32')
+  assert 'model/d_model: 24 there, 32 here' in str(error.value)
+  assert sorted(directory.rglob('*')) == before
+
+
+def test_evaluating_again_gives_what_training_found(finished):
+  directory, result, _ = finished
+  run = configuration.parse([str(directory / 'config.gin')])
+  console = Console(file=io.StringIO(), width=120)
+  evaluated = experiment.evaluate(run, directory, step='all', console=console)
+  assert [one.step for one in evaluated] == [4, 6]
+  assert evaluated[1].scores == result.scores
+  (best,) = experiment.evaluate(run, directory, console=console)
+  assert best.step == 6  # the only one that training had evaluated
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'step': 5}, 'no checkpoint of step 5'),
+    ({'tasks': ('glue_col',)}, "Did you mean 'glue_cola'"),
+    ({'tasks': ('glue_sst2',)}, 'not in this run'),
+  ],
+)
+def test_evaluating_what_is_not_there(finished, options, message):
+  directory, _, _ = finished
+  run = configuration.parse([str(directory / 'config.gin')])
+  with pytest.raises(UserError, match=message):
+    experiment.evaluate(
+      run, directory, console=Console(file=io.StringIO()), **options
+    )
+
+
+def test_more_ids_than_rows_of_the_embedding(tmp_path, token_dir):
+  with pytest.raises(UserError, match='T5Config.vocab_size = 128'):
+    train(tmp_path, token_dir, 'T5Config.vocab_size=128')
+  assert not (tmp_path / 'run.json').exists()
+
+
+def test_the_vocabulary_decides_the_rows():
+  config = configuration.parse(
+    ['gin/runs/quickstart.gin'], bindings_of('unused')
+  ).model
+  assert experiment.with_vocabulary(config, 32100).vocab_size == 32128
+  assert experiment.with_vocabulary(config, 256).vocab_size == 256
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_loses_only_steps_since_the_checkpoint(
+  finished, tmp_path, token_dir
+):
+  """SIGKILL after the first checkpoint; the final state has the same bits."""
+  straight, _, _ = finished
+  command = [
+    sys.executable,
+    '-m',
+    'hypergrid_jax',
+    'train',
+    '--gin_file=gin/runs/quickstart.gin',
+    f'--model_dir={tmp_path / "run"}',
+    *bindings_of(token_dir),
+  ]
+  process = subprocess.Popen(
+    command,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    # The same devices as here: another mesh sums in another order.
+    env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(jax.device_count())},
+  )
+
+  def manifests():
+    return list((tmp_path / 'run/checkpoints').glob('4/*.json'))
+
+  deadline = time.monotonic() + 120
+  while not manifests() and process.poll() is None:
+    assert time.monotonic() < deadline, process.stdout.read()
+    time.sleep(0.02)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  train(tmp_path / 'run', token_dir)
+  for one, other in zip(
+    leaves(straight, 6), leaves(tmp_path / 'run', 6), strict=True
+  ):
+    assert one.tobytes() == other.tobytes()
+
+
+def test_training_imports_no_tensorflow(finished, token_dir):
+  """With a ready token store nothing needs it until metrics are computed."""
+  directory, _, _ = finished
+  program = f"""
+import io, sys
+from rich.console import Console
+from hypergrid_jax import configuration, experiment
+run = configuration.parse([{str(directory / 'config.gin')!r}])
+setup = experiment.set_up(
+  run, {str(directory)!r}, console=Console(file=io.StringIO()), train=True
+)
+experiment.make_loader(setup).batch(0)
+print(sorted({{'tensorflow', 'seqio', 't5'}} & set(sys.modules)))
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True, check=True
+  )
+  assert done.stdout.strip().splitlines()[-1] == '[]'
+
+
+def test_no_file_speaks_of_nan(finished):
+  directory, _, _ = finished
+  for path in pathlib.Path(directory).rglob('*.json*'):
+    assert not re.search(r'\bNaN\b|Infinity', path.read_text()), path

@@ -1,0 +1,85 @@
+"""A directory belongs to one run; another one is refused, never overwritten."""
+
+import json
+
+import pytest
+
+from hypergrid_jax import run_directory
+from hypergrid_jax.errors import UserError
+
+IDENTITY = {
+  'model': {'d_model': 24, 'mlp_activations': ('gelu', 'linear')},
+  'task_ids': {'glue_cola': 0, 'glue_rte': 1},
+}
+
+
+def start(directory, identity=IDENTITY, **options):
+  aside = run_directory.prepare(directory, identity, **options)
+  run_directory.write(
+    directory, 'train.num_steps = 3\n', {'identity': identity}
+  )
+  return aside
+
+
+def test_the_same_run_goes_on(tmp_path):
+  start(tmp_path / 'run')
+  assert start(tmp_path / 'run') is None
+  facts = run_directory.read_facts(tmp_path / 'run')
+  assert facts['identity']['task_ids'] == {'glue_cola': 0, 'glue_rte': 1}
+
+
+def test_another_run_is_refused_with_every_difference(tmp_path):
+  start(tmp_path / 'run')
+  before = (tmp_path / 'run/run.json').read_bytes()
+  other = {
+    'model': {'d_model': 32, 'mlp_activations': ('gelu', 'linear')},
+    'task_ids': {'glue_cola': 0, 'glue_sst2': 1},
+  }
+  with pytest.raises(UserError) as error:
+    start(tmp_path / 'run', other)
+  message = str(error.value)
+  assert 'model/d_model: 24 there, 32 here' in message
+  assert "task_ids/glue_rte: 1 there, 'absent' here" in message
+  assert "task_ids/glue_sst2: 'absent' there, 1 here" in message
+  assert 'mlp_activations' not in message
+  assert '--fresh' in message
+  assert (tmp_path / 'run/run.json').read_bytes() == before
+
+
+def test_fresh_moves_the_old_run_aside_and_never_over_an_older_one(tmp_path):
+  start(tmp_path / 'run')
+  (tmp_path / 'run/mark').write_text('first')
+  assert start(tmp_path / 'run', fresh=True) == tmp_path / 'run.old-1'
+  assert start(tmp_path / 'run', fresh=True) == tmp_path / 'run.old-2'
+  assert (tmp_path / 'run.old-1/mark').read_text() == 'first'
+
+
+def test_fresh_in_an_empty_place_moves_nothing(tmp_path):
+  assert start(tmp_path / 'run', fresh=True) is None
+
+
+def test_a_directory_with_other_things_is_not_a_run(tmp_path):
+  (tmp_path / 'tokens').mkdir()
+  assert start(tmp_path) is None
+
+
+@pytest.mark.parametrize('content', ['{"identity": ', '[]', '{}'])
+def test_a_damaged_run_json_is_said_to_be_one(tmp_path, content):
+  start(tmp_path)
+  (tmp_path / 'run.json').write_text(content)
+  with pytest.raises(UserError, match='run.json'):
+    run_directory.read_facts(tmp_path)
+
+
+def test_no_run_and_no_directory(tmp_path):
+  with pytest.raises(UserError, match='holds no run'):
+    run_directory.read_facts(tmp_path / 'nowhere')
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='is a file'):
+    start(tmp_path / 'file')
+
+
+def test_versions_name_what_results_depend_on():
+  found = run_directory.versions()
+  assert set(found) >= {'python', 'jax', 'flax', 't5', 'seqio'}
+  assert json.loads(json.dumps(found)) == found

@@ -1,0 +1,267 @@
+"""The step against hand-written gradients, the loop against its promises.
+
+The model is a table of bigram logits, so that the gradient of the loss can be
+written down: softmax minus one-hot.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hypergrid_jax import train, types
+from hypergrid_jax.state import TrainState
+from tests import tolerances
+
+V, T = 7, 4  # vocabulary, tasks
+B, LENGTH = 6, 5
+TASKS = ('a', 'b', 'c', 'd')
+
+
+class Bigrams:
+  """logits[b, l] = table[input token], plus noise when dropout is on."""
+
+  num_tasks = T
+
+  def bind(self, params):
+    def call(batch, *, dropout_key=None):
+      logits = params['table'][batch.decoder_input_tokens]
+      if dropout_key is not None and 'noise' in params:
+        noise = jax.random.normal(dropout_key, logits.shape, logits.dtype)
+        logits = logits + params['noise'] * noise
+      return logits
+
+    return call
+
+
+def make_batch(seed):
+  rng = np.random.default_rng(seed)
+
+  def tokens():
+    return rng.integers(0, V, (B, LENGTH)).astype(np.int32)
+
+  ones = np.ones((B, LENGTH), np.int32)
+  inputs, targets = tokens(), tokens()
+  return types.Batch(
+    encoder_input_tokens=ones,
+    encoder_segment_ids=ones,
+    encoder_positions=ones,
+    encoder_segment_starts=np.zeros((B, 1), np.int32),
+    decoder_input_tokens=inputs,
+    decoder_target_tokens=targets,
+    decoder_segment_ids=ones,
+    decoder_positions=ones,
+    decoder_loss_weights=(rng.random((B, LENGTH)) < 0.7).astype(np.float32),
+    task_ids=np.array([3, 0, 3, 1, 0, 3], np.int32),
+  )
+
+
+def start_state(tx, dtype=jnp.float32, noise=None):
+  rng = np.random.default_rng(5)
+  params = {'table': jnp.asarray(rng.normal(size=(V, V)), dtype)}
+  if noise is not None:
+    params['noise'] = jnp.asarray(noise, dtype)
+  return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+
+def numpy_gradient(table, batch):
+  """Summed gradient, and per task (loss, tokens)."""
+  gradient = np.zeros_like(table)
+  sums = np.zeros((T, 2))
+  for b in range(B):
+    for position in range(LENGTH):
+      weight = batch.decoder_loss_weights[b, position]
+      row = table[batch.decoder_input_tokens[b, position]]
+      probabilities = np.exp(row) / np.exp(row).sum()
+      target = batch.decoder_target_tokens[b, position]
+      delta = probabilities - np.eye(V)[target]
+      gradient[batch.decoder_input_tokens[b, position]] += weight * delta
+      loss = -np.log(probabilities[target]) * weight
+      sums[batch.task_ids[b]] += loss, weight
+  return gradient, sums
+
+
+@pytest.mark.parametrize('microbatches', [1, 2, 3])
+@pytest.mark.parametrize('normalization', ['tokens', 'sum'])
+@pytest.mark.usefixtures('x64')
+def test_step_is_gradient_descent_on_the_written_out_gradient(
+  microbatches, normalization
+):
+  config = train.TrainConfig(
+    num_steps=1, microbatches=microbatches, loss_normalization=normalization
+  )
+  tx = optax.sgd(0.5)
+  state = start_state(tx, jnp.float64)
+  batch = make_batch(1)
+  gradient, sums = numpy_gradient(np.asarray(state.params['table']), batch)
+  if normalization == 'tokens':
+    gradient = gradient / sums[:, 1].sum()
+
+  step = jax.jit(train.make_train_step(Bigrams(), tx, config))
+  after, metrics = step(state, batch, jax.random.key(0))
+
+  expected = np.asarray(state.params['table']) - 0.5 * gradient
+  np.testing.assert_allclose(
+    after.params['table'], expected, **tolerances.FLOAT64
+  )
+  np.testing.assert_allclose(metrics.sums, sums, **tolerances.FLOAT64)
+  np.testing.assert_allclose(
+    metrics.gradient_norm,
+    np.sqrt((gradient**2).sum()),
+    **tolerances.FLOAT64,
+  )
+  assert int(after.step) == 1
+
+
+def test_microbatches_must_divide_the_batch():
+  config = train.TrainConfig(num_steps=1, microbatches=4)
+  tx = optax.sgd(0.5)
+  step = train.make_train_step(Bigrams(), tx, config)
+  with pytest.raises(train.errors.UserError, match='microbatches = 4 .* = 6'):
+    step(start_state(tx), make_batch(1), jax.random.key(0))
+
+
+class Calls:
+  """Records when the loop called what, and the states it saved."""
+
+  def __init__(self):
+    self.saved, self.evaluated, self.logged = {}, [], {}
+
+  def save(self, step, state):
+    self.saved[step] = jax.device_get(state)
+
+  def evaluate(self, step, state):
+    self.evaluated.append(step)
+
+  def log(self, step, values):
+    self.logged[step] = values
+
+
+def run(config, state, tx, *, batches=None):
+  calls = Calls()
+  start = int(state.step)
+  if batches is None:
+    batches = (make_batch(n) for n in range(start, config.num_steps))
+  state = train.train(
+    config,
+    state,
+    step_fn=jax.jit(
+      train.make_train_step(Bigrams(), tx, config), donate_argnums=0
+    ),
+    batches=batches,
+    place=lambda batch: batch,
+    tasks=TASKS,
+    save=calls.save,
+    evaluate=calls.evaluate,
+    log=calls.log,
+  )
+  return state, calls
+
+
+def test_the_loop_saves_evaluates_and_logs_when_it_says():
+  config = train.TrainConfig(
+    num_steps=11, checkpoint_period=4, eval_period=5, log_period=3
+  )
+  tx = optax.sgd(0.1)
+  _, calls = run(config, start_state(tx), tx)
+  assert list(calls.saved) == [4, 8, 11]
+  assert calls.evaluated == [5, 10, 11]
+  assert list(calls.logged) == [3, 6, 9, 11]
+  assert all(int(state.step) == n for n, state in calls.saved.items())
+
+
+def test_evaluation_only_at_the_end_by_default():
+  tx = optax.sgd(0.1)
+  _, calls = run(train.TrainConfig(num_steps=3), start_state(tx), tx)
+  assert calls.evaluated == [3]
+
+
+def test_logged_losses_are_means_over_the_window_and_per_task():
+  tx = optax.sgd(0.0)  # the table stays, so each step's sums are known
+  config = train.TrainConfig(num_steps=4, log_period=2)
+  state = start_state(tx)
+  table = np.asarray(state.params['table'], np.float64)
+  sums = [numpy_gradient(table, make_batch(n))[1] for n in range(4)]
+  _, calls = run(config, state, tx)
+  for last, window in ((2, sums[:2]), (4, sums[2:])):
+    total = np.sum(window, axis=0)
+    values = calls.logged[last]
+    assert values['loss'] == pytest.approx(
+      total[:, 0].sum() / total[:, 1].sum(), rel=1e-5
+    )
+    assert values['loss/d'] == pytest.approx(
+      total[3, 0] / total[3, 1], rel=1e-5
+    )
+    assert 'loss/c' not in values  # no row of that task
+
+
+def test_going_on_from_a_saved_state_gives_the_same_bits():
+  config = train.TrainConfig(num_steps=9, checkpoint_period=4)
+  tx = optax.adam(0.05)
+  straight, calls = run(config, start_state(tx, noise=0.3), tx)
+  resumed, _ = run(config, jax.tree.map(jnp.asarray, calls.saved[4]), tx)
+  for one, other in zip(
+    jax.tree.leaves(straight), jax.tree.leaves(resumed), strict=True
+  ):
+    np.testing.assert_array_equal(one, other)
+
+
+def test_the_seed_decides_the_noise():
+  tx = optax.sgd(0.05)
+  tables = []
+  for seed in (0, 0, 1):
+    config = train.TrainConfig(num_steps=2, seed=seed)
+    state, _ = run(config, start_state(tx, noise=0.3), tx)
+    tables.append(np.asarray(state.params['table']))
+  np.testing.assert_array_equal(tables[0], tables[1])
+  assert np.abs(tables[0] - tables[2]).max() > 1e-4
+
+
+@pytest.mark.parametrize('bad', ['weights', 'overflow'])
+def test_a_loss_that_is_not_finite_stops_and_saves_nothing_more(bad):
+  config = train.TrainConfig(num_steps=9, checkpoint_period=2)
+  tx = optax.sgd(0.1)
+
+  def batches():
+    for n in range(9):
+      batch = make_batch(n)
+      if n == 5:
+        weights = batch.decoder_loss_weights.copy()
+        weights[3, 2] = np.nan if bad == 'weights' else 3e38
+        batch = dataclasses.replace(batch, decoder_loss_weights=weights)
+      yield batch
+
+  calls = Calls()
+  with pytest.raises(train.NonFiniteLossError, match='at step 6') as error:
+    train.train(
+      config,
+      start_state(tx),
+      step_fn=jax.jit(train.make_train_step(Bigrams(), tx, config)),
+      batches=batches(),
+      place=lambda batch: batch,
+      tasks=TASKS,
+      save=calls.save,
+      evaluate=calls.evaluate,
+      log=calls.log,
+    )
+  assert list(calls.saved) == [2, 4]
+  assert "'b'" in str(error.value)  # row 3 is of task 1
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    ('num_steps', 0),
+    ('log_period', 0),
+    ('eval_period', -1),
+    ('label_smoothing', 1.0),
+    ('loss_normalization', 'mean'),
+  ],
+)
+def test_impossible_values_are_refused_by_name(field, value):
+  values = {'num_steps': 3, field: value}
+  with pytest.raises(train.errors.UserError, match=f'train.{field}'):
+    train.TrainConfig(**values)
