@@ -42,6 +42,7 @@ EXTRAS = {
     'pytest',
     'pytest-xdist',
     'ruff',
+    'setuptools>=77',
   ],
 }
 

@@ -20,6 +20,7 @@ from hypergrid_jax import checkpoint as checkpoint_lib
 from hypergrid_jax import (
   checkpoint_reader,
   errors,
+  installation,
   metrics,
   optim,
   partitioning,
@@ -424,7 +425,8 @@ def _evaluate_params(setup, step, params, console) -> results_lib.Results:
     min(store.num_examples, run.evaluate.limit or store.num_examples)
     for _, _, store in corpus.evaluation
   )
-  from hypergrid_jax.tasks import registry  # TensorFlow: only when needed
+  with installation.loading_tensorflow():  # nothing before this needs it
+    from hypergrid_jax.tasks import registry
 
   with progress.bar(console, f'evaluating step {step}', total) as bar:
     return evaluate_lib.evaluate(

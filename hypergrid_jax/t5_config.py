@@ -29,7 +29,7 @@ class T5Config:
     mlp_activations: one name, or two for a gated feed-forward.
     logits_via_embedding: tie the output to the embedding table, with logits
       scaled by d_model**-0.5.
-    dtype: of activations. Parameters, norms, softmax, logits and loss are
+    dtype: of activations: 'bfloat16', 'float32' or 'float64'. Parameters, norms, softmax, logits and loss are
       float32 always.
     remat_policy: what the backward pass recomputes in a layer: 'none' stores
       everything, 'minimal' stores matmul outputs, 'full' stores layer inputs.
@@ -49,7 +49,7 @@ class T5Config:
   dropout_rate: float = 0.1
   mlp_activations: tuple[str, ...] = ('relu',)
   logits_via_embedding: bool = True
-  dtype: Literal['bfloat16', 'float32', 'float64'] = 'bfloat16'
+  dtype: str = 'bfloat16'
   remat_policy: Literal['none', 'minimal', 'full'] = 'none'
   scan_layers: bool = True
   layer_norm_epsilon: float = 1e-6
@@ -60,10 +60,11 @@ class T5Config:
         "T5Config.dtype: float16 overflows in T5's residual stream; use"
         " 'bfloat16' (or 'float32')."
       )
-    if self.dtype not in ('bfloat16', 'float32', 'float64'):
+    dtypes = ('bfloat16', 'float32', 'float64')
+    if self.dtype not in dtypes:
       raise errors.UserError(
-        f"T5Config.dtype: got {self.dtype!r}, expected 'bfloat16', 'float32'"
-        " or 'float64'."
+        f'T5Config.dtype: got {self.dtype!r}, expected one of {dtypes}.'
+        f'{errors.closest(self.dtype, dtypes)}'
       )
     for name in (
       'd_model',

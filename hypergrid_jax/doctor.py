@@ -1,0 +1,249 @@
+"""What `hypergrid doctor` says: what is there, what is missing, what to do."""
+
+import collections
+from collections.abc import Callable, Iterator
+import dataclasses
+import importlib.metadata
+import os
+import pathlib
+import platform
+import shutil
+import sys
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hypergrid_jax import errors, installation
+
+PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'numpy',
+  't5',
+  'seqio',
+  'tensorflow',
+  'tensorflow-text',
+  'tensorflow-datasets',
+  'importlib_resources',
+  'gin-config',
+  'jaxtyping',
+  'sentencepiece',
+  'rich',
+  'tensorboardX',
+)
+OLDEST_PYTHON = (3, 11)
+# A run's checkpoints and token store on a small scale; TFDS needs more.
+DISK_GIB = 5
+ACCELERATOR_FILES = {
+  'GPU': ('/dev/nvidiactl', 'gpu'),
+  'TPU': ('/dev/accel0', 'tpu'),
+}
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """One line of the report.
+
+  Attributes:
+    subject: what was looked at.
+    state: 'ok'; 'note' for what may be so; 'missing' for what must not.
+    detail: what was found, and what to do about it.
+  """
+
+  subject: str
+  state: Literal['ok', 'note', 'missing']
+  detail: str
+
+
+def report(data_source: str | None = None, *, console: Console) -> int:
+  """Prints the report.
+
+  Args:
+    data_source: checked in addition to the sample corpus and TFDS.
+    console: where to.
+
+  Returns:
+    0 when nothing is missing, otherwise 1.
+  """
+  findings = list(_examine(data_source))
+  table = Table(show_header=False, box=None, padding=(0, 1))
+  styles = {'ok': 'green', 'note': 'yellow', 'missing': 'bold red'}
+  for finding in findings:
+    state = Text(finding.state, style=styles[finding.state])
+    table.add_row(state, Text(finding.subject), Text(finding.detail))
+  console.print(table)
+  missing = sum(finding.state == 'missing' for finding in findings)
+  if missing:
+    console.print(f'{missing} to repair before a run.')
+    return 1
+  console.print('Ready.')
+  return 0
+
+
+def tested_versions() -> dict[str, str]:
+  """Versions of constraints.txt for this Python; none outside a checkout."""
+  path = pathlib.Path(__file__).parent.parent / 'constraints.txt'
+  if not path.is_file():
+    return {}
+  versions = {}
+  for line in path.read_text(encoding='utf-8').splitlines():
+    pin, _, marker = line.partition(';')
+    name, separator, version = pin.strip().partition('==')
+    if separator and _applies(marker.strip()):
+      versions[_normal(name)] = version
+  return versions
+
+
+def _normal(name: str) -> str:
+  """A distribution's name as pip compares it."""
+  return name.lower().replace('_', '-')
+
+
+def _applies(marker: str) -> bool:
+  """Whether a marker holds: empty, or python_version against one number."""
+  if not marker:
+    return True
+  _, relation, bound = marker.split()
+  limit = tuple(map(int, bound.strip('"').split('.')))
+  below = sys.version_info[:2] < limit
+  return below if relation == '<' else not below
+
+
+def _examine(data_source: str | None) -> Iterator[Finding]:
+  yield _python()
+  yield from _packages()
+  yield _guarded('seqio and TFDS files', _release_files)
+  yield _guarded('devices', _devices)
+  yield from _accelerators()
+  yield _memory()
+  yield _disk()
+  yield _guarded('source sample', lambda: _source('sample'))
+  yield _guarded('source tfds', _tfds)
+  if data_source is not None:
+    subject = f'source {data_source}'
+    yield _guarded(subject, lambda: _source(data_source))
+
+
+def _guarded(subject: str, look: Callable[[], Finding]) -> Finding:
+  """A look that fails is a finding: the report goes on."""
+  try:
+    return look()
+  except Exception as error:
+    text = str(error) or type(error).__name__
+    return Finding(subject, 'missing', text)
+
+
+def _python() -> Finding:
+  found = f'{platform.python_version()} at {sys.executable}'
+  if sys.version_info < OLDEST_PYTHON:
+    return Finding('python', 'missing', f'{found}; 3.11 or newer is needed')
+  return Finding('python', 'ok', found)
+
+
+def _packages() -> Iterator[Finding]:
+  tested = tested_versions()
+  for name in PACKAGES:
+    try:
+      version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      wanted = tested.get(_normal(name))
+      pin = f'{name}=={wanted}' if wanted else name
+      yield Finding(name, 'missing', f'not installed: pip install {pin}')
+      continue
+    wanted = tested.get(_normal(name), version)
+    if version == wanted:
+      yield Finding(name, 'ok', version)
+    else:
+      yield Finding(name, 'note', f'{version}; tested with {wanted}')
+
+
+def _release_files() -> Finding:
+  installation.check()
+  return Finding('seqio and TFDS files', 'ok', 'those of the releases')
+
+
+def _devices() -> Finding:
+  import jax
+
+  kinds = collections.Counter(device.device_kind for device in jax.devices())
+  found = ', '.join(f'{count} x {kind}' for kind, count in kinds.items())
+  return Finding('devices', 'ok', f'{jax.default_backend()}: {found}')
+
+
+def _accelerators() -> Iterator[Finding]:
+  """Hardware that is there and that JAX does not use."""
+  jax = sys.modules.get('jax')
+  if jax is None or jax.default_backend() != 'cpu':
+    return
+  for kind, (device, extra) in ACCELERATOR_FILES.items():
+    if os.path.exists(device):
+      yield Finding(
+        kind,
+        'note',
+        f'there is a {kind} that JAX does not use; in a checkout: pip install'
+        f" -c constraints.txt -e '.[{extra}]'",
+      )
+
+
+def _memory() -> Finding:
+  size = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB
+  return Finding('memory', 'ok', f'{size:.0f} GiB, {os.cpu_count()} CPU cores')
+
+
+def _disk() -> Finding:
+  here = pathlib.Path.cwd()
+  free = shutil.disk_usage(here).free / GIB
+  if not os.access(here, os.W_OK):
+    detail = f'{here} cannot be written to; give --model_dir elsewhere'
+    return Finding('disk', 'note', detail)
+  state = 'ok' if free >= DISK_GIB else 'note'
+  return Finding('disk', state, f'{free:.1f} GiB free in {here}')
+
+
+def _source(source: str) -> Finding:
+  from hypergrid_jax.data import sources
+  from hypergrid_jax.tasks import definitions
+
+  found = {
+    task.name: sources.available_splits(source, task)
+    for task in definitions.DEFINITIONS.values()
+  }
+  trained = sum('train' in splits for splits in found.values())
+  absent = [name for name, splits in found.items() if not splits]
+  detail = f'{trained} tasks with a training set'
+  if absent:
+    detail += f'; nothing of {", ".join(absent)}'
+  if len(absent) == len(found):
+    raise errors.UserError(
+      f'{source} has no file of any task. Expected'
+      ' DIR/{glue,super_glue}/TASK/SPLIT.{jsonl,tsv,csv}[.gz], for example'
+      ' DIR/glue/sst2/train.jsonl.'
+    )
+  return Finding(f'source {source}', 'ok', detail)
+
+
+def _tfds() -> Finding:
+  from hypergrid_jax.data import sources
+  from hypergrid_jax.tasks import definitions
+
+  prepared = {
+    task.tfds
+    for task in definitions.DEFINITIONS.values()
+    if sources.tfds_directory(task).exists()
+  }
+  where = sources.tfds_data_dir()
+  if prepared:
+    detail = f'{len(prepared)} data sets prepared in {where}'
+    return Finding('source tfds', 'ok', detail)
+  return Finding(
+    'source tfds',
+    'note',
+    f'nothing prepared in {where}: a run downloads what it needs, or set'
+    ' TFDS_DATA_DIR to where it is',
+  )

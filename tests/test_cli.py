@@ -1,0 +1,339 @@
+"""The command: what it loads, what it calls, and what it says when refused."""
+
+import errno
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from hypergrid_jax import cli, configuration, experiment
+from hypergrid_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+QUICKSTART = '--gin_file=gin/runs/quickstart.gin'
+HEAVY = (
+  'jax',
+  'flax',
+  'numpy',
+  'tensorflow',
+  'seqio',
+  't5',
+  'gin',
+  'rich',
+  'sentencepiece',
+)
+VERBS = (
+  (),
+  ('train',),
+  ('eval',),
+  ('tasks',),
+  ('tasks', 'list'),
+  ('tasks', 'show'),
+  ('doctor',),
+)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+  """Records what a verb calls, in place of training and evaluating."""
+  recorded = []
+
+  def record(name):
+    def call(run, model_dir, **options):
+      options.pop('console')
+      recorded.append((name, run, model_dir, options))
+
+    monkeypatch.setattr(experiment, name, call)
+
+  record('train')
+  record('evaluate')
+  return recorded
+
+
+@pytest.fixture
+def refused(capsys):
+  """Runs the command and returns its one message; exit code 2."""
+
+  def run(*arguments):
+    assert cli.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert 'Traceback' not in captured.err
+    assert captured.err.startswith('hypergrid: ')
+    return captured.err
+
+  return run
+
+
+def raising(error):
+  def call(*args, **kwargs):
+    raise error
+
+  return call
+
+
+class TestHelp:
+  @pytest.mark.parametrize('verb', VERBS, ids='_'.join)
+  def test_it_loads_nothing_heavy_and_has_an_example(self, verb):
+    program = (
+      'import sys\n'
+      'from hypergrid_jax import cli\n'
+      'try:\n'
+      f'  cli.main({[*verb, "--help"]!r})\n'
+      'except SystemExit as end:\n'
+      '  assert end.code == 0\n'
+      f'loaded = [name for name in {HEAVY!r} if name in sys.modules]\n'
+      "print('LOADED', loaded)"
+    )
+    done = subprocess.run(
+      [sys.executable, '-c', program],
+      capture_output=True,
+      text=True,
+      check=True,
+      cwd=ROOT,
+    )
+    assert 'LOADED []' in done.stdout
+    assert f'example:\n  {" ".join(("hypergrid", *verb[:1]))}' in done.stdout
+
+  def test_verbs_that_do_not_exist_yet_are_absent(self, capsys):
+    with pytest.raises(SystemExit):
+      cli.main(['--help'])
+    assert '{' not in capsys.readouterr().out
+
+
+class TestTrain:
+  def test_files_bindings_and_flags_make_the_run(self, calls):
+    code = cli.main(
+      [
+        'train',
+        'train.num_steps=5',
+        QUICKSTART,
+        '--gin.train.seed=3',
+        '--model_dir',
+        'here',
+        '--data_source=files:d',
+        '--vocab=v',
+        '--token_dir=t',
+        'data.mixture=glue',
+        '--fresh',
+      ]
+    )
+    assert code == 0
+    ((name, run, model_dir, options),) = calls
+    assert (name, model_dir, options['fresh']) == ('train', 'here', True)
+    assert (run.train.num_steps, run.train.seed) == (5, 3)
+    assert (run.data.source, run.data.vocabulary) == ('files:d', 'v')
+    assert (run.data.token_dir, run.data.mixture) == ('t', 'glue')
+
+  def test_config_text_is_the_run(self, calls):
+    cli.main(['train', QUICKSTART, 'train.num_steps=5'])
+    ((_, run, _, options),) = calls
+    pathlib.Path('config.gin').write_text(options['config_text'])
+    assert configuration.parse(['config.gin']) == run
+    assert options['fresh'] is False
+
+  def test_the_directory_is_named_after_the_last_file(self, calls):
+    pathlib.Path('mine.gin').write_text('train.seed = 4\n')
+    cli.main(['train', QUICKSTART, '--gin_file', 'mine.gin'])
+    ((_, run, model_dir, _),) = calls
+    assert model_dir == os.path.join('runs', 'mine')
+    assert run.train.seed == 4
+
+
+class TestEval:
+  @pytest.fixture
+  def model_dir(self, calls):
+    cli.main(['train', QUICKSTART, 'train.seed=6'])
+    ((_, _, _, options),) = calls
+    calls.clear()
+    os.mkdir('d')
+    pathlib.Path('d/config.gin').write_text(options['config_text'])
+    pathlib.Path('d/run.json').write_text(json.dumps({'identity': {}}))
+    return 'd'
+
+  def test_the_run_is_the_directory_s(self, calls, model_dir):
+    assert cli.main(['eval', f'--model_dir={model_dir}']) == 0
+    ((name, run, directory, options),) = calls
+    assert (name, directory, run.train.seed) == ('evaluate', 'd', 6)
+    expected = {'step': 'best', 'split': None, 'tasks': None, 'limit': None}
+    assert options == expected
+
+  def test_flags_say_what_to_evaluate(self, calls, model_dir):
+    arguments = ['--step=20', '--split=test', '--tasks=a, b', '--limit=7']
+    cli.main(
+      ['eval', f'--model_dir={model_dir}', *arguments, 'evaluate.batch_size=5']
+    )
+    ((_, run, _, options),) = calls
+    assert options == {
+      'step': 20,
+      'split': 'test',
+      'tasks': ('a', 'b'),
+      'limit': 7,
+    }
+    assert run.evaluate.batch_size == 5
+
+  def test_all_steps(self, calls, model_dir):
+    cli.main(['eval', f'--model_dir={model_dir}', '--step=all'])
+    assert calls[0][3]['step'] == 'all'
+
+  def test_a_directory_without_a_run_is_refused(self, calls, refused):
+    assert 'nowhere' in refused('eval', '--model_dir=nowhere')
+    assert not calls
+
+
+class TestMistakes:
+  @pytest.mark.parametrize(
+    ('arguments', 'fragments'),
+    [
+      ((), ['VERB']),
+      (('trian',), ["'trian'", "Did you mean 'train'"]),
+      (('tasks', 'shw'), ["'shw'", "'show'"]),
+      (('train',), ['--gin_file']),
+      (('eval',), ['--model_dir']),
+      (('train', QUICKSTART, '--model_dri=x'), ["'--model_dir'"]),
+      (('train', QUICKSTART, '--freshh'), ["'--fresh'"]),
+      (('train', QUICKSTART, 'word'), ['word', 'NAME=VALUE']),
+      (('train', QUICKSTART, '--gin.train.seed', '5'), ['in one piece']),
+      (('doctor', 'train.seed=5'), ['train.seed=5', 'a flag']),
+      (('eval', '--model_dir=x', '--step=last'), ["'last'"]),
+      (('eval', '--model_dir=x', '--limit=0'), ["'0'"]),
+      (('train', '--gin_file=quickstart.gi'), ['quickstart.gi: no such']),
+      (
+        ('train', '--gin_file=gin/runs/quikstart.gin'),
+        ["'gin/runs/quickstart.gin'"],
+      ),
+      (
+        ('train', QUICKSTART, 'train.nm_steps=5'),
+        ['train.nm_steps=5', "'num_steps'"],
+      ),
+      (
+        ('train', QUICKSTART, '--gin.train.num_steps=five'),
+        ["got 'five'", 'expected an integer'],
+      ),
+      (('tasks', 'show', 'glue_sst'), ["'glue_sst'", "'glue_sst2'"]),
+      (
+        ('tasks', 'show', 'glue_sst2', '--split=valid'),
+        ["no split 'valid'", 'validation'],
+      ),
+      (('tasks', 'list', '--data_source=smaple'), ["'sample'"]),
+      (('tasks', 'list', '--data_source=files:no'), ['no', 'not a directory']),
+    ],
+  )
+  def test_one_message_and_exit_code_2(self, refused, arguments, fragments):
+    message = refused(*arguments)
+    for fragment in fragments:
+      assert fragment in message
+
+  @pytest.mark.parametrize(
+    ('line', 'fragment'),
+    [
+      ('train.nm_steps = 5', "no field 'nm_steps'. Did you mean 'num_steps'"),
+      ("train.num_steps = '5'", "got '5', expected an integer"),
+      ("include 'no.gin'", 'no.gin: no such gin file'),
+      ('train.num_steps 5', 'not gin'),
+    ],
+  )
+  def test_a_wrong_line_is_given_with_its_file(self, refused, line, fragment):
+    pathlib.Path('x.gin').write_text(
+      f"include 'gin/runs/quickstart.gin'\n\n{line}\n"
+    )
+    message = refused('train', '--gin_file=x.gin')
+    assert message.startswith('hypergrid: x.gin:3: ')
+    assert fragment in message
+
+  def test_a_vocabulary_that_is_not_one_is_refused(self, refused):
+    pathlib.Path('v.model').write_text('no SentencePiece model\n')
+    message = refused('tasks', 'show', 'glue_sst2', '--vocab=v.model')
+    assert 'v.model' in message
+
+  def test_a_split_without_a_file_is_refused(self, refused):
+    os.makedirs('d/glue/sst2')
+    message = refused('tasks', 'show', 'glue_sst2', '--data_source=files:d')
+    assert 'files:d has no split of glue_sst2' in message
+
+  @pytest.mark.slow
+  @pytest.mark.parametrize(
+    ('rows', 'fragments'),
+    [
+      (
+        ['{"sentence": "a", "label": 1, "idx": 0}', '{"sentence": "b"}'],
+        ['validation.jsonl:2', "'label'"],
+      ),
+      ([], ['validation.jsonl', 'no rows']),
+    ],
+    ids=['a row without a field', 'an empty split'],
+  )
+  def test_bad_rows_are_named(self, refused, rows, fragments):
+    os.makedirs('d/glue/sst2')
+    path = pathlib.Path('d/glue/sst2/validation.jsonl')
+    path.write_text('\n'.join(rows))
+    message = refused(
+      'tasks', 'show', 'glue_sst2', '--data_source=files:d', '--token_dir=t'
+    )
+    for fragment in fragments:
+      assert fragment in message
+    assert not list(pathlib.Path('.').rglob('t/**/*.npy'))
+
+
+class TestExitCodes:
+  @pytest.mark.parametrize(
+    ('error', 'fragments'),
+    [
+      (UserError('x/run.json: another run'), ['x/run.json: another run']),
+      (
+        OSError(errno.ENOSPC, 'No space left on device', 'ckpt/5'),
+        ['ckpt/5: no space left', 'free some space'],
+      ),
+      (OSError(errno.EDQUOT, 'Quota exceeded'), ['no space left']),
+      (
+        PermissionError(errno.EACCES, 'Permission denied', '/root/x'),
+        ['/root/x: Permission denied'],
+      ),
+    ],
+  )
+  def test_2_for_what_the_user_can_mend(
+    self, monkeypatch, refused, error, fragments
+  ):
+    monkeypatch.setattr(experiment, 'train', raising(error))
+    message = refused('train', QUICKSTART)
+    for fragment in fragments:
+      assert fragment in message
+
+  def test_2_also_when_another_error_was_raised_from_it(
+    self, monkeypatch, refused
+  ):
+    error = RuntimeError('a worker failed')
+    error.__cause__ = UserError('rows.jsonl:3: no field')
+    monkeypatch.setattr(experiment, 'train', raising(error))
+    assert 'rows.jsonl:3: no field' in refused('train', QUICKSTART)
+
+  @pytest.mark.parametrize('error', [ValueError('ours'), OSError(5, 'io')])
+  def test_anything_else_keeps_its_traceback(self, monkeypatch, error):
+    monkeypatch.setattr(experiment, 'train', raising(error))
+    with pytest.raises(type(error)):
+      cli.main(['train', QUICKSTART])
+
+  def test_130_after_ctrl_c(self, monkeypatch, capsys):
+    monkeypatch.setattr(experiment, 'train', raising(KeyboardInterrupt))
+    assert cli.main(['train', QUICKSTART]) == 130
+    assert 'Traceback' not in capsys.readouterr().err
+
+  def test_the_process_exits_with_them(self):
+    command = [sys.executable, '-m', 'hypergrid_jax', 'tasks', 'shw']
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ''
+    assert done.stderr.startswith('hypergrid: ')
+
+  def test_the_version(self, capsys):
+    with pytest.raises(SystemExit) as end:
+      cli.main(['--version'])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.count('.') == 2

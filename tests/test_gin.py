@@ -1,0 +1,172 @@
+"""Every gin file of the project: it parses, and its model can be built."""
+
+import dataclasses
+import pathlib
+import re
+
+import jax
+import pytest
+
+from hypergrid_jax import configuration, tree_paths
+from hypergrid_jax.extension import ExtensionPoints
+from hypergrid_jax.model import Model
+from hypergrid_jax.tasks import mixtures
+
+ROOT = pathlib.Path(__file__).parent.parent
+GIN = ROOT / 'gin'
+RUNS = sorted(path.stem for path in (GIN / 'runs').glob('*.gin'))
+# What a part needs beside itself to be a run.
+REST = (
+  'data.mixture=glue',
+  'train.num_steps=1',
+  'data.vocabulary=sample',
+)
+SIZE = 'gin/models/tiny.gin'
+
+# Parameters of the released checkpoints: the files of T5 1.0 have one shared
+# embedding; 1.1 has an output of its own.
+PARAMETERS = {
+  't5_1_0_small': 60_506_624,
+  't5_1_0_base': 222_903_552,
+  't5_1_0_large': 737_668_096,
+  't5_1_0_3b': 2_851_598_336,
+  't5_1_0_11b': 11_307_321_344,
+  't5_1_1_small': 76_961_152,
+  't5_1_1_base': 247_577_856,
+  't5_1_1_large': 783_150_080,
+  't5_1_1_xl': 2_849_757_184,
+  't5_1_1_xxl': 11_135_332_352,
+}
+LAYERS_OF_BASE = 24
+
+
+def size(params):
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def build(run, num_tasks=1):
+  points = ExtensionPoints()
+  if run.method is not None:
+    points = run.method.extension_points()
+  config = run.model
+  if config.vocab_size is None:
+    config = dataclasses.replace(config, vocab_size=128)
+  return Model(config, points, num_tasks=num_tasks)
+
+
+def test_there_is_no_python_package_in_gin():
+  # It would shadow the package that reads these files.
+  assert not list(GIN.rglob('*.py'))
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_a_run_parses_and_builds(name):
+  run = configuration.parse([f'gin/runs/{name}.gin'], flags={'vocab': 'sample'})
+  tasks = mixtures.mixture(run.data.mixture).tasks
+  model = build(run, num_tasks=len(tasks))
+  assert bool(model.added) == (run.method is not None)
+  assert len(tasks) >= 16
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_a_run_begins_with_its_command(name):
+  first = (GIN / 'runs' / f'{name}.gin').read_text().splitlines()[0]
+  assert first.startswith(f'# hypergrid train --gin_file=gin/runs/{name}.gin')
+
+
+def test_the_plain_quickstart_differs_in_the_method_only():
+  gated = configuration.parse(['gin/runs/quickstart.gin'])
+  plain = configuration.parse(['gin/runs/quickstart_plain.gin'])
+  assert gated.method is not None
+  assert plain == dataclasses.replace(gated, method=None)
+
+
+@pytest.mark.parametrize('name', sorted(PARAMETERS))
+def test_a_published_size_has_its_parameters(name):
+  run = configuration.parse([f'gin/models/{name}.gin'], REST)
+  assert size(build(run).abstract_params) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize(
+  ('name', 'added'),
+  [
+    ('plain', 0),
+    # A local factor is made from d_model numbers, a global one is learned. The
+    # grid is made uneven, so that rows and columns cannot be exchanged.
+    ('hypergrid', LAYERS_OF_BASE * (8 + 4) * 768),
+    ('hypergrid_l', LAYERS_OF_BASE * 768 * 768),
+    ('hypergrid_lg', LAYERS_OF_BASE * (8 * 768 + 4)),
+    ('hypergrid_gl', LAYERS_OF_BASE * (8 + 4 * 768)),
+  ],
+)
+def test_a_method_adds_its_parameters_and_nothing_else(name, added):
+  grid = () if name == 'plain' else ('HyperGrid.grid_cols=4',)
+  run = configuration.parse(
+    ['gin/models/t5_1_0_base.gin', f'gin/methods/{name}.gin'], (*REST, *grid)
+  )
+  model = build(run)
+  sizes = tree_paths.flatten(model.abstract_params)
+  assert sum(sizes[path].size for path in model.added) == added
+  assert size(sizes) == PARAMETERS['t5_1_0_base'] + added
+
+
+def test_the_base_run_adds_half_a_percent():
+  run = configuration.parse(
+    ['gin/runs/glue_super_glue_base.gin'], flags={'vocab': 'sample'}
+  )
+  added = size(build(run).abstract_params) - PARAMETERS['t5_1_0_base']
+  assert added == LAYERS_OF_BASE * (32 + 32) * 768
+  assert added / PARAMETERS['t5_1_0_base'] == pytest.approx(0.0053, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+  'name', sorted(path.stem for path in (GIN / 'mixtures').glob('*.gin'))
+)
+def test_a_mixture_file_is_named_after_its_mixture(name):
+  run = configuration.parse(
+    [SIZE, f'gin/mixtures/{name}.gin'], ['train.num_steps=1']
+  )
+  assert run.data.mixture == name
+  assert mixtures.mixture(name).tasks
+
+
+@pytest.mark.parametrize(
+  ('name', 'mesh'),
+  [
+    ('data_parallel', (-1, 1, False)),
+    ('fsdp', (-1, 1, True)),
+    ('model_parallel_2', (-1, 2, False)),
+  ],
+)
+def test_a_partitioning_file(name, mesh):
+  run = configuration.parse([SIZE, f'gin/partitioning/{name}.gin'], REST)
+  assert (run.mesh.data, run.mesh.model, run.mesh.fsdp) == mesh
+
+
+def test_every_file_is_tested_here():
+  tested = {
+    'models': {*PARAMETERS, 'tiny'},
+    'methods': {
+      'plain',
+      'hypergrid',
+      'hypergrid_l',
+      'hypergrid_lg',
+      'hypergrid_gl',
+    },
+    'mixtures': set(mixtures.MIXTURES),
+    'partitioning': {'data_parallel', 'fsdp', 'model_parallel_2'},
+    'runs': set(RUNS),
+  }
+  for path in GIN.rglob('*.gin'):
+    assert path.stem in tested[path.parent.name]
+
+
+def test_a_required_value_has_no_good_default():
+  # Which vocabulary a pre-trained size needs cannot be guessed offline.
+  required = {
+    re.match(r'\S+', line)[0]
+    for path in GIN.rglob('*.gin')
+    for line in path.read_text().splitlines()
+    if '%gin.REQUIRED' in line
+  }
+  assert required == {'data.vocabulary'}

@@ -1,0 +1,266 @@
+"""Which file may import what. Nothing points up.
+
+The table names every file of the library, so that a new one has to be given
+its place before it can be imported by another.
+"""
+
+import ast
+import fnmatch
+import functools
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# What every file may import; among themselves too.
+BASE = ('', 'errors', 'types', 'tree_paths', 't5_config', 'atomic_files')
+
+MAY_IMPORT = {
+  # The model. t5 imports no method: it is given extension points.
+  'layers': (),
+  'extension': ('layers',),
+  't5': ('layers', 'extension'),
+  'model': ('extension', 't5'),
+  'conditioning': ('layers',),
+  # A method is one file on the extension points; methods never meet.
+  'methods.*': ('layers', 'extension', 'conditioning', 'ops.*'),
+  'ops.*': (),
+  'losses': (),
+  'decoding': ('losses', 'model'),
+  # The optimiser and where arrays lie.
+  'partitioning': (),
+  'schedules': (),
+  'adafactor': (),
+  'optim': ('adafactor', 'schedules'),
+  'state': ('optim', 'partitioning'),
+  'manifest': (),
+  'checkpoint*': ('manifest', 'checkpoint*', 'partitioning'),
+  # Text to tokens to rows; tasks and their sources know each other.
+  'data.*': ('data.*', 'tasks.*', 'installation'),
+  'tasks.sample.*': ('tasks.sample.*',),
+  'tasks.*': ('data.*', 'tasks.*', 'installation'),
+  # The loop is given a model, batches and callbacks.
+  'train': ('losses', 'state'),
+  'metrics': (),
+  'predictions': (),
+  'results': ('metrics', 'predictions'),
+  'tables': ('metrics', 'results'),
+  'predict': ('data.*', 'decoding', 'model'),
+  'evaluate': (
+    'data.*',
+    'metrics',
+    'model',
+    'partitioning',
+    'predict',
+    'predictions',
+    'results',
+  ),
+  # A run put together.
+  'progress': (),
+  'recorder': ('predictions',),
+  'run_directory': ('predictions',),
+  'summary': ('model', 'run_directory'),
+  'corpus': ('data.*', 'tasks.definitions', 'tasks.mixtures'),
+  'experiment': (
+    'checkpoint*',
+    'corpus',
+    'data.*',
+    'evaluate',
+    'extension',
+    'installation',
+    'metrics',
+    'model',
+    'optim',
+    'partitioning',
+    'progress',
+    'recorder',
+    'results',
+    'run_directory',
+    'state',
+    'summary',
+    'tables',
+    'tasks.registry',
+    'train',
+  ),
+  # The command. configuration names the library's dataclasses as text.
+  'installation': (),
+  'field_types': (),
+  'gin_reader': (),
+  'configuration': ('field_types', 'gin_reader'),
+  'doctor': ('data.*', 'installation', 'tasks.definitions'),
+  'task_pages': ('data.*', 'progress', 'tasks.definitions'),
+  'cli': (
+    'configuration',
+    'doctor',
+    'experiment',
+    'run_directory',
+    'task_pages',
+  ),
+  '__main__': ('cli',),
+}
+
+# Packages that only these files may import.
+_TEXT_TO_TOKENS = ('tasks.*', 'data.tokenizing', 'metrics')
+EXTERNAL = {
+  'gin': ('gin_reader',),
+  'tensorflow': _TEXT_TO_TOKENS,
+  'tensorflow_text': _TEXT_TO_TOKENS,
+  'tensorflow_datasets': _TEXT_TO_TOKENS,
+  'seqio': _TEXT_TO_TOKENS,
+  't5': _TEXT_TO_TOKENS,
+  'orbax': ('checkpoint*',),
+  'tensorboardX': ('recorder',),
+  'torch': (),
+  'transformers': (),
+}
+
+# Files whose import loads TensorFlow, and those that make up the command.
+LOADS_TENSORFLOW = (
+  'tasks.registry',
+  'tasks.glue',
+  'tasks.super_glue',
+  'tasks.seqio_sources',
+)
+COMMAND = ('gin_reader', 'configuration', 'cli', '__main__')
+
+
+def _matches(name, patterns):
+  # 'data.*' is the package `data` too.
+  return any(
+    fnmatch.fnmatchcase(name, pattern) or pattern == f'{name}.*'
+    for pattern in patterns
+  )
+
+
+def _allowed(name):
+  """The table's row for a file; the longest pattern wins."""
+  rows = [pattern for pattern in MAY_IMPORT if _matches(name, (pattern,))]
+  if name in BASE:
+    return BASE
+  if not rows:
+    return None
+  return (*BASE, *MAY_IMPORT[max(rows, key=len)])
+
+
+@functools.cache
+def _files():
+  found = {}
+  for folder, package in (('hypergrid_jax', ()), ('tasks', ('tasks',))):
+    for path in (ROOT / folder).rglob('*.py'):
+      parts = (*package, *path.relative_to(ROOT / folder).with_suffix('').parts)
+      found['.'.join(p for p in parts if p != '__init__')] = path
+  return found
+
+
+def _imports(source, names):
+  """Dotted names that a file imports anywhere in it, functions included."""
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, 'imports are absolute'
+      for alias in node.names:
+        member = f'{node.module}.{alias.name}'
+        inside = member.removeprefix('hypergrid_jax.') in names
+        yield member if inside else node.module
+
+
+def _violations(name, source, names):
+  allowed = _allowed(name)
+  if allowed is None:
+    return [f'{name} has no row in MAY_IMPORT']
+  found = []
+  for imported in _imports(source, names):
+    top, _, rest = imported.partition('.')
+    if top == 'hypergrid_jax':
+      if not _matches(rest, allowed):
+        found.append(f'{name} must not import {rest}')
+    elif not _matches(name, EXTERNAL.get(top, ('*',))):
+      found.append(f'{name} must not import {top}')
+  return found
+
+
+@pytest.mark.parametrize('name', sorted(_files()))
+def test_a_file_imports_only_what_lies_below_it(name):
+  assert not _violations(name, _files()[name].read_text(), _files())
+
+
+@pytest.mark.parametrize(
+  ('name', 'source'),
+  [
+    ('train', 'from hypergrid_jax import t5'),
+    ('train', 'from hypergrid_jax.methods import hypergrid'),
+    ('t5', 'from hypergrid_jax.methods.hypergrid import HyperGridConfig'),
+    ('methods.a', 'import hypergrid_jax.methods.b'),
+    ('losses', 'def f():\n  from hypergrid_jax import train'),
+    ('errors', 'from hypergrid_jax import layers'),
+    ('tasks.sample.world', 'from hypergrid_jax.data import sources'),
+    ('cli', 'import gin'),
+    ('train', 'import tensorflow as tf'),
+    ('data.loader', 'from seqio import Feature'),
+    ('new_file', ''),
+  ],
+)
+def test_the_check_notices(name, source):
+  names = {*_files(), 'methods.a', 'methods.b'}
+  assert _violations(name, source, names)
+
+
+@pytest.mark.parametrize(
+  ('name', 'source'),
+  [
+    ('methods.a', 'from hypergrid_jax.ops import gated_matmul'),
+    ('t5', 'from hypergrid_jax import layers'),
+    ('tasks.glue', 'import seqio'),
+    ('gin_reader', 'from gin import config_parser'),
+    ('layers', 'import numpy'),
+  ],
+)
+def test_the_check_lets_pass(name, source):
+  assert not _violations(name, source, _files())
+
+
+def _loaded_by(names, packages):
+  """Which of the packages a new process has after importing the files."""
+  modules = [f'hypergrid_jax.{name}'.rstrip('.') for name in names]
+  program = (
+    'import importlib, sys\n'
+    f'for name in {modules!r}: importlib.import_module(name)\n'
+    f'print(*(p for p in {packages!r} if p in sys.modules))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program],
+    capture_output=True,
+    text=True,
+    check=True,
+    cwd=ROOT,
+  )
+  return done.stdout.split()
+
+
+def test_the_library_loads_neither_tensorflow_nor_gin():
+  names = [
+    name
+    for name in _files()
+    if name not in (*LOADS_TENSORFLOW, *COMMAND)
+    and not name.startswith('tasks.sample.build')
+  ]
+  assert 'train' in names
+  assert 'experiment' in names
+  packages = (
+    'tensorflow',
+    'seqio',
+    't5',
+    'tensorflow_datasets',
+    'torch',
+    'gin',
+  )
+  assert _loaded_by(names, packages) == []
+
+
+def test_the_model_loads_no_part_of_training():
+  packages = ('flax', 'sentencepiece', 'tensorboardX', 'tensorflow', 'gin')
+  assert _loaded_by(['t5', 'methods.hypergrid'], packages) == ['flax']
