@@ -8,8 +8,7 @@ from flax import nnx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import layers
-from hypergrid_jax import types
+from hypergrid_jax import layers, types
 
 
 def first_token_state(
@@ -28,9 +27,15 @@ def mean_state(
 ) -> Float[Array, 'B S D']:
   """The mean over each segment's tokens; zero for absent segments."""
   names = jnp.arange(1, segments.starts.shape[1] + 1)
-  member = (segments.ids[:, :, None] == names).astype(x.dtype)
-  count = jnp.maximum(member.sum(axis=1), 1)
-  return jnp.einsum('bls,bld->bsd', member, x) / count[:, :, None]
+  member = segments.ids[:, :, None] == names[None, None, :]
+  count = jnp.maximum(jnp.sum(member, axis=1), 1)
+  total = jnp.einsum(
+    'bls,bld->bsd',
+    member.astype(x.dtype),
+    x,
+    preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+  )
+  return (total / count[:, :, None]).astype(x.dtype)
 
 
 def per_token(

@@ -122,7 +122,7 @@ def _training_splits(data, chosen, found, notes) -> list[tuple[str, str]]:
     elif data.missing_train == 'skip':
       notes.append(
         f'{task.name} has no complete training set in {data.source}: it is'
-        ' evaluated, not trained.'
+        ' not trained.'
       )
     else:
       # Asking for it gives the error that says where it was looked for.

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import losses
+from hypergrid_jax import losses, types
 from hypergrid_jax import model as model_lib
-from hypergrid_jax import types
 
 EOS_ID = 1
 
@@ -61,7 +60,8 @@ def greedy_decode(
     )
     token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     token = jnp.where(ended, 0, token)
-    output = jax.lax.dynamic_update_slice(output, token[:, None], (0, index))
+    at = (jnp.zeros_like(index), index)
+    output = jax.lax.dynamic_update_slice(output, token[:, None], at)
     return index + 1, ended | (token == EOS_ID), token[:, None], output, cache
 
   start = (

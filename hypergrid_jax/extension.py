@@ -14,9 +14,7 @@ from typing import Any, Literal
 from flax import nnx
 from jaxtyping import Array
 
-from hypergrid_jax import errors
-from hypergrid_jax import layers
-from hypergrid_jax import types
+from hypergrid_jax import errors, layers, types
 from hypergrid_jax.t5_config import T5Config
 
 
@@ -154,5 +152,3 @@ def layer_slice(
 ) -> types.Conditioning:
   """The conditioning one layer sees: all of `shared`, its own `per_layer`."""
   return types.Conditioning(shared=conditioning.shared, per_layer=per_layer)
-
-

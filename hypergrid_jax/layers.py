@@ -103,7 +103,7 @@ class RMSNorm(nnx.Module):
 def rms_normalize(
   x: Float[Array, '... D'], scale: Float[Array, '*#S D'], epsilon: float
 ) -> Float[Array, '... D']:
-  """x / rms(x) * scale in at least float32; `scale` broadcasts to x."""
+  """Divides by the RMS, times `scale` (broadcast), in at least float32."""
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
   scale = jnp.broadcast_to(scale, x.shape)
@@ -264,9 +264,7 @@ def relative_position_bucket(
 class RelativePositionBias(nnx.Module):
   """One learned scalar per head and distance bucket, shared by a stack."""
 
-  def __init__(
-    self, config: T5Config, *, bidirectional: bool, rngs: nnx.Rngs
-  ):
+  def __init__(self, config: T5Config, *, bidirectional: bool, rngs: nnx.Rngs):
     self.embedding = parameter(
       rngs,
       (config.relative_buckets, config.num_heads),

@@ -7,10 +7,7 @@ transformed (jit, grad, sharding, checkpoints) works on plain nested dicts.
 from flax import nnx
 import jax
 
-from hypergrid_jax import extension
-from hypergrid_jax import t5
-from hypergrid_jax import tree_paths
-from hypergrid_jax import types
+from hypergrid_jax import extension, t5, tree_paths, types
 from hypergrid_jax.t5_config import T5Config
 
 
@@ -38,7 +35,7 @@ class Model:
     self.num_tasks = num_tasks
     self._points = points
     self._graph, self._state = nnx.split(self._abstract(points))
-    flat = self._state.flat_state()
+    flat = nnx.to_flat_state(self._state)
     self.abstract_params = tree_paths.unflatten(
       {_path(p): v.get_raw_value() for p, v in flat}
     )
@@ -46,7 +43,7 @@ class Model:
       {_path(p): v.get_metadata()['logical_axes'] for p, v in flat}
     )
     plain = nnx.split(self._abstract(extension.ExtensionPoints()))[1]
-    known = {_path(p) for p, _ in plain.flat_state()}
+    known = {_path(p) for p, _ in nnx.to_flat_state(plain)}
     self.added = frozenset(_path(p) for p, _ in flat) - known
 
   def init(self, key: jax.Array) -> types.Params:

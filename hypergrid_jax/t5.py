@@ -14,9 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import extension
-from hypergrid_jax import layers
-from hypergrid_jax import types
+from hypergrid_jax import extension, layers, types
 from hypergrid_jax.t5_config import T5Config as T5Config
 
 REMAT_POLICIES: dict[str, Callable[..., Any]] = {
@@ -127,7 +125,8 @@ class Layer(nnx.Module):
     y = self.attention_norm(x, cond)
     k, v = self.attention.keys_and_values(y)
     if cache is not None:
-      at = (0, stack.cache_index, 0, 0)
+      zero = jnp.zeros_like(stack.cache_index)
+      at = (zero, stack.cache_index, zero, zero)
       k = jax.lax.dynamic_update_slice(cache.self_keys, k, at)
       v = jax.lax.dynamic_update_slice(cache.self_values, v, at)
       cache = dataclasses.replace(cache, self_keys=k, self_values=v)
@@ -441,7 +440,5 @@ class T5(nnx.Module):
       x,
       kernel.astype(self.config.dtype),
       (((2,), (0,)), ((), ())),
-      preferred_element_type=jnp.promote_types(
-        self.config.dtype, jnp.float32
-      ),
+      preferred_element_type=jnp.promote_types(self.config.dtype, jnp.float32),
     )

@@ -29,8 +29,8 @@ class T5Config:
     mlp_activations: one name, or two for a gated feed-forward.
     logits_via_embedding: tie the output to the embedding table, with logits
       scaled by d_model**-0.5.
-    dtype: of activations: 'bfloat16', 'float32' or 'float64'. Parameters, norms, softmax, logits and loss are
-      float32 always.
+    dtype: of activations: 'bfloat16', 'float32' or 'float64'. Parameters,
+      norms, softmax, logits and loss are float32 at least.
     remat_policy: what the backward pass recomputes in a layer: 'none' stores
       everything, 'minimal' stores matmul outputs, 'full' stores layer inputs.
     scan_layers: compile one layer and scan it (True) or unroll the stack.

@@ -24,11 +24,7 @@ from flax import nnx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hypergrid_jax import conditioning
-from hypergrid_jax import errors
-from hypergrid_jax import extension
-from hypergrid_jax import layers
-from hypergrid_jax import types
+from hypergrid_jax import conditioning, errors, extension, layers, types
 from hypergrid_jax.ops import gated_matmul
 
 Variant = Literal['L', 'L2', 'LG', 'GL']
@@ -229,7 +225,7 @@ class GateFactors(nnx.Module):
       return values
     index = jnp.zeros(self.num_layers, jnp.int32)
     index = index.at[jnp.array(self.selected)].set(
-      jnp.arange(len(self.selected))
+      jnp.arange(len(self.selected), dtype=jnp.int32)
     )
     return {name: value[index] for name, value in values.items()}
 

@@ -1,0 +1,80 @@
+"""Records names, shapes and logical axes of the parameters of a few models.
+
+  python -m tests.goldens.make_parameter_trees
+
+writes parameter_trees.json beside this file. A change of it is a change of the
+checkpoint format.
+"""
+
+import json
+import pathlib
+
+from hypergrid_jax import model as model_lib
+from hypergrid_jax import t5, tree_paths
+from hypergrid_jax.methods.hypergrid import HyperGridConfig
+
+GOLDEN = pathlib.Path(__file__).with_name('parameter_trees.json')
+NUM_TASKS = 9
+
+SIZES = {
+  'd_model': 16,
+  'd_ff': 24,
+  'num_heads': 3,
+  'd_kv': 5,
+  'num_layers': 4,
+  'num_decoder_layers': 2,
+  'vocab_size': 31,
+}
+V1_0 = t5.T5Config(**SIZES)
+V1_1 = t5.T5Config(
+  **SIZES, mlp_activations=('gelu', 'linear'), logits_via_embedding=False
+)
+GRID = {'grid_rows': 6, 'grid_cols': 2}
+
+CASES = {
+  'plain 1.0': (V1_0, None),
+  'plain 1.1': (V1_1, None),
+  'hypergrid L': (V1_0, HyperGridConfig('L', gate_wi=True)),
+  'hypergrid L2': (V1_1, HyperGridConfig('L2', **GRID)),
+  'hypergrid LG task': (V1_0, HyperGridConfig('LG', state='task', **GRID)),
+  'hypergrid GL upper half': (
+    V1_1,
+    HyperGridConfig(
+      'GL',
+      grid_rows=8,
+      grid_cols=2,
+      gate_wi=True,
+      decoder=False,
+      layers='upper_half',
+    ),
+  ),
+}
+
+
+def describe(name: str) -> dict[str, dict]:
+  """Shape and logical axes by path."""
+  config, method = CASES[name]
+  model = model_lib.Model(
+    config, method and method.extension_points(), num_tasks=NUM_TASKS
+  )
+  axes = tree_paths.flatten(model.logical_axes, is_leaf=tree_paths.is_axes)
+  return {
+    path: {'shape': list(leaf.shape), 'axes': list(axes[path])}
+    for path, leaf in tree_paths.flatten(model.abstract_params).items()
+  }
+
+
+def main() -> None:
+  """Writes the golden file."""
+  lines = []
+  for name in CASES:
+    leaves = ',\n'.join(
+      f'    {json.dumps(path)}: {json.dumps(leaf)}'
+      for path, leaf in sorted(describe(name).items())
+    )
+    lines.append(f'  {json.dumps(name)}: {{\n{leaves}\n  }}')
+  GOLDEN.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
+
+
+if __name__ == '__main__':
+  main()

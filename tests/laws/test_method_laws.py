@@ -1,0 +1,401 @@
+"""Laws that T5 keeps whatever method is built into it, in float64.
+
+Every method is a row of `METHODS`; together they cover each variant, state,
+form, kernel, stack and choice of layers at least once.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hypergrid_jax import (
+  decoding,
+  losses,
+  optim,
+  partitioning,
+  schedules,
+  t5,
+  tree_paths,
+)
+from hypergrid_jax import model as model_lib
+from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from tests import batches
+
+pytestmark = pytest.mark.usefixtures('x64')
+
+CLOSE = 1e-12
+SIZES = {
+  'd_model': 12,
+  'd_ff': 20,
+  'num_heads': 2,
+  'd_kv': 5,
+  'num_layers': 3,
+  'num_decoder_layers': 2,
+  'vocab_size': 34,
+  'dtype': 'float64',
+  'relative_buckets': 6,
+  'relative_max_distance': 7,
+}
+V1_1 = {'mlp_activations': ('gelu', 'linear'), 'logits_via_embedding': False}
+
+METHODS = {
+  'plain 1.0': ({}, None),
+  'plain 1.1': (V1_1, None),
+  'L2 first identity': (V1_1, HyperGridConfig(grid_rows=4, grid_cols=3)),
+  'LG mean residual wi+wo encoder': (
+    {},
+    HyperGridConfig(
+      variant='LG',
+      state='mean',
+      form='residual',
+      grid_rows=2,
+      grid_cols=4,
+      gate_wi=True,
+      decoder=False,
+      layers=(0, 2),
+    ),
+  ),
+  'GL task plain upper half': (
+    V1_1,
+    HyperGridConfig(
+      variant='GL',
+      state='task',
+      form='plain',
+      grid_rows=5,
+      grid_cols=6,
+      layers='upper_half',
+    ),
+  ),
+  'L first identity one layer': (
+    {},
+    HyperGridConfig(variant='L', gate_wi=True, layers=(1,)),
+  ),
+  'L2 mean plain wi decoder': (
+    {},
+    HyperGridConfig(
+      state='mean',
+      form='plain',
+      grid_rows=3,
+      grid_cols=10,
+      gate_wi=True,
+      gate_wo=False,
+      encoder=False,
+    ),
+  ),
+}
+every_method = pytest.mark.parametrize('name', METHODS)
+every_addition = pytest.mark.parametrize('name', list(METHODS)[2:])
+
+
+@functools.cache
+def make(name, **overrides):
+  sizes, method = METHODS[name]
+  return model_lib.Model(
+    t5.T5Config(**{**SIZES, **sizes, **overrides}),
+    method and method.extension_points(),
+    num_tasks=batches.NUM_TASKS,
+  )
+
+
+def loss(model, params, batch):
+  logits = model.bind(params)(batch)
+  nats = losses.token_losses(logits, batch.decoder_target_tokens)
+  return jnp.sum(nats * batch.decoder_loss_weights), logits
+
+
+@functools.cache
+def step(name, **overrides):
+  """Jitted (params, batch) -> logits, summed loss and its gradients."""
+  model = make(name, **overrides)
+
+  @jax.jit
+  def run(params, batch):
+    gradient = jax.value_and_grad(loss, argnums=1, has_aux=True)
+    (value, logits), gradients = gradient(model, params, batch)
+    return {'logits': logits, 'loss': value, 'gradients': gradients}
+
+  return run
+
+
+@functools.cache
+def params(name):
+  return batches.random_params(make(name).abstract_params)
+
+
+@functools.cache
+def initial(key_seed=0):
+  """Initial parameters of all methods from one seed, in one compilation."""
+  key = jax.random.key(key_seed, impl='unsafe_rbg')
+
+  @jax.jit
+  def draw():
+    return {name: make(name).init(key) for name in METHODS}
+
+  return jax.device_get(draw())
+
+
+def examples():
+  return batches.rows(vocab_size=SIZES['vocab_size'])
+
+
+def assert_trees_close(actual, desired, close=CLOSE):
+  """Differences of leaves relative to the leaf's largest number, or to 1."""
+  desired = tree_paths.flatten(desired)
+  for path, leaf in tree_paths.flatten(actual).items():
+    size = max(1.0, np.abs(desired[path]).max())
+    np.testing.assert_allclose(
+      leaf, desired[path], rtol=0, atol=close * size, err_msg=path
+    )
+
+
+@every_addition
+def test_plain_parameters_are_a_subset_and_start_alike(name):
+  model, plain = make(name), make(f'plain {_version(name)}')
+  method_leaves, plain_leaves = (
+    tree_paths.flatten(initial()[n]) for n in (name, f'plain {_version(name)}')
+  )
+  assert method_leaves.keys() - plain_leaves.keys() == model.added
+  for path, leaf in plain_leaves.items():
+    np.testing.assert_array_equal(method_leaves[path], leaf, err_msg=path)
+  axes = tree_paths.flatten(model.logical_axes, is_leaf=tree_paths.is_axes)
+  plain_axes = tree_paths.flatten(
+    plain.logical_axes, is_leaf=tree_paths.is_axes
+  )
+  assert {path: axes[path] for path in plain_axes} == plain_axes
+
+
+@every_addition
+def test_starts_as_plain_t5_with_its_gated_kernels_scaled(name):
+  """By 2 s(0) = 1 (identity), 1 + s(0) = 1.5 (residual), s(0) = 0.5 (plain)."""
+  plain_name = f'plain {_version(name)}'
+  batch = batches.batch(examples())
+  start, scaled = (
+    jax.tree.map(np.float64, initial()[n]) for n in (name, plain_name)
+  )
+  for path, layer in gated_kernels(name):
+    gate = {'plain': 0.5, 'residual': 1.5, 'identity': 1.0}
+    tree_paths.flatten(scaled)[path][layer] *= gate[METHODS[name][1].form]
+  actual, plain = step(name)(start, batch), step(plain_name)(scaled, batch)
+  assert_trees_close(
+    {'logits': actual['logits'], 'loss': actual['loss']},
+    {'logits': plain['logits'], 'loss': plain['loss']},
+  )
+
+
+def gated_kernels(name):
+  """Yields (path of the stacked kernel, layer) of every gated kernel."""
+  model, method = make(name), METHODS[name][1]
+  wi = ('wi',) if _version(name) == '1.0' else ('wi_0', 'wi_1')
+  kernels = (wi if method.gate_wi else ()) + ('wo',) * method.gate_wo
+  for stack, gated, count in (
+    ('encoder', method.encoder, model.config.num_layers),
+    ('decoder', method.decoder, model.config.num_decoder_layers),
+  ):
+    numbers = {'all': range(count), 'upper_half': range(1, count)}
+    for kernel in kernels if gated else ():
+      for layer in numbers.get(method.layers, method.layers):
+        yield f'{stack}/layers/feed_forward/{kernel}', layer
+
+
+@every_method
+def test_packed_rows_equal_rows_of_one_example(name):
+  packed = examples()
+  together = step(name)(params(name), batches.batch(packed))
+  logits = together.pop('logits')
+  singles = batches.alone(packed)
+  count, single_logits, summed = len(packed), [], None
+  for first in range(0, len(singles), count):
+    batch = batches.batch(singles[first : first + count], num_rows=count)
+    chunk = step(name)(params(name), batch)
+    single_logits.extend(np.asarray(chunk.pop('logits')))
+    summed = chunk if summed is None else jax.tree.map(jnp.add, summed, chunk)
+  assert_packed_equal(packed, logits, single_logits)
+  assert_trees_close(together, summed)
+
+
+def assert_packed_equal(packed, logits, single_logits):
+  single_logits = iter(single_logits)
+  for b, row in enumerate(packed):
+    for s, _, place in batches.places(row):
+      np.testing.assert_allclose(
+        np.asarray(logits)[b, place],
+        next(single_logits)[: place.stop - place.start],
+        rtol=0,
+        atol=10 * CLOSE,
+        err_msg=f'row {b}, segment {s + 1}',
+      )
+
+
+@every_method
+def test_logits_depend_on_their_own_example_and_nothing_later(name):
+  """Changes every token in turn and looks at which logits moved."""
+  packed = examples()
+  batch = batches.batch(packed)
+  run = functools.partial(step(name), params(name))
+  base = run(batch)['logits']
+  for field, ids in (
+    ('encoder_input_tokens', batch.encoder_segment_ids),
+    ('decoder_input_tokens', batch.decoder_segment_ids),
+  ):
+    for b, at in np.ndindex(ids.shape):
+      tokens = getattr(batch, field).copy()
+      tokens[b, at] = (tokens[b, at] + 7) % SIZES['vocab_size']
+      other = run(dataclasses.replace(batch, **{field: tokens}))
+      moved = other['logits'] - base
+      expected = np.zeros(batch.decoder_segment_ids.shape, bool)
+      expected[b] = batch.decoder_segment_ids[b] == ids[b, at]
+      if field.startswith('decoder'):
+        expected[b, :at] = False
+      real = batch.decoder_segment_ids > 0
+      expected &= real
+      moved = np.asarray(moved)[real]
+      assert (np.abs(moved).max(axis=-1) > 1e-9).tolist() == expected[
+        real
+      ].tolist(), (field, b, at)
+      np.testing.assert_array_equal(moved[~expected[real]], 0)
+
+
+@every_method
+def test_a_row_depends_on_its_own_task_id_if_on_any(name):
+  method = METHODS[name][1]
+  batch = batches.batch(examples())
+  run = functools.partial(step(name), params(name))
+  tasks = batch.task_ids.copy()
+  tasks[2] = 4  # row 0 keeps task 3, which row 2 had too
+  other = run(dataclasses.replace(batch, task_ids=tasks))
+  moved = other['logits'] - run(batch)['logits']
+  expected = [False] * len(tasks)
+  expected[2] = method is not None and method.state == 'task'
+  assert np.any(moved, axis=(1, 2)).tolist() == expected
+
+
+@every_method
+def test_every_layer_of_every_parameter_has_a_gradient(name):
+  outputs = step(name)(params(name), batches.batch(examples()))
+  axes = tree_paths.flatten(make(name).logical_axes, is_leaf=tree_paths.is_axes)
+  for path, leaf in tree_paths.flatten(outputs['gradients']).items():
+    other_axes = tuple(range(1 if axes[path][0] == 'layers' else 0, leaf.ndim))
+    assert np.all(np.any(leaf, axis=other_axes)), path
+
+
+@every_addition
+def test_first_gradients_reach_columns_and_not_rows(name):
+  """Columns start at 0, so rows wait one step and columns do not."""
+  start = jax.tree.map(np.float64, initial()[name])
+  outputs = step(name)(start, batches.batch(examples()))
+  leaves = tree_paths.flatten(outputs['gradients'])
+  for path in make(name).added:
+    moved = bool(np.any(leaves[path]))
+    assert moved == path.endswith('/col'), path
+
+
+# The settings each method is run under beside (scanned, nothing recomputed).
+OTHERS = [
+  ('plain 1.0', {'remat_policy': 'minimal'}),
+  ('plain 1.1', {'scan_layers': False, 'remat_policy': 'full'}),
+  ('L2 first identity', {'remat_policy': 'full'}),
+  ('L2 first identity', {'scan_layers': False, 'remat_policy': 'minimal'}),
+  ('LG mean residual wi+wo encoder', {'scan_layers': False}),
+  ('GL task plain upper half', {'scan_layers': False, 'remat_policy': 'full'}),
+  ('L first identity one layer', {'scan_layers': False}),
+  ('L2 mean plain wi decoder', {'remat_policy': 'minimal'}),
+]
+
+
+@pytest.mark.parametrize(
+  ('name', 'setting'), OTHERS, ids=lambda value: str(value)
+)
+def test_scan_and_remat_change_nothing(name, setting):
+  batch = batches.batch(examples())
+  actual = step(name, **setting)(params(name), batch)
+  assert_trees_close(actual, step(name)(params(name), batch))
+
+
+@every_method
+def test_cached_steps_equal_packed_teacher_forcing(name):
+  model, packed = make(name), examples()
+  singles = batches.batch(batches.alone(packed), num_segments=1)
+
+  @jax.jit
+  def decode(params, batch):
+    module = model.bind(params)
+    tokens = batch.encoder_input_tokens
+    segments = decoding.single_segments(tokens)
+    encoded = module.encode(tokens, segments, batch.task_ids)
+    conditioning = module.decoder_conditioning(
+      segments, encoded, segments, batch.task_ids
+    )
+    inputs = batch.decoder_input_tokens
+    cache = module.start_cache(encoded, length=inputs.shape[1])
+
+    def one(cache, scanned):
+      index, token = scanned
+      logits, cache = module.decode_step(
+        token[:, None], index, cache, conditioning, segments
+      )
+      return cache, logits
+
+    steps = (jnp.arange(inputs.shape[1]), inputs.T)
+    return jax.lax.scan(one, cache, steps)[1].transpose(1, 0, 2)
+
+  logits = step(name)(params(name), batches.batch(packed))['logits']
+  assert_packed_equal(packed, logits, np.asarray(decode(params(name), singles)))
+
+
+@pytest.mark.parametrize(
+  'name', ['L2 first identity', 'LG mean residual wi+wo encoder']
+)
+def test_a_mesh_of_4_by_2_devices_equals_one(name):
+  model, batch = make(name), batches.batch(examples())
+  mesh = partitioning.make_mesh(partitioning.MeshConfig(data=4, model=2))
+  placed = jax.device_put(
+    params(name),
+    partitioning.param_shardings(
+      model.logical_axes, model.abstract_params, mesh
+    ),
+  )
+  wi = tree_paths.flatten(placed)['encoder/layers/attention/query']
+  assert {shard.data.shape for shard in wi.addressable_shards} == {(3, 12, 5)}
+  rows = jax.device_put(batch, partitioning.batch_sharding(mesh))
+  actual = step(name)(placed, rows)
+  assert_trees_close(actual, step(name)(params(name), batch))
+
+
+@every_method
+def test_every_axis_has_a_partitioning_rule(name):
+  axes = tree_paths.flatten(make(name).logical_axes, is_leaf=tree_paths.is_axes)
+  shapes = tree_paths.flatten(make(name).abstract_params)
+  for path, names in axes.items():
+    assert set(names) <= partitioning.DEFAULT_RULES.keys(), path
+    assert len(names) == len(shapes[path].shape), path
+
+
+def test_a_step_moves_what_is_trained_and_keeps_the_bits_of_the_rest():
+  name = 'L2 first identity'
+  model, start = make(name), params(name)
+  optimizer = optim.make_optimizer(
+    optim.Adafactor(),
+    schedules.Constant(learning_rate=1e-2),
+    logical_axes=model.logical_axes,
+    added=model.added,
+    trainable=('.*/condition/.*', 'decoder/.*/wo'),
+  )
+
+  @jax.jit
+  def move(params, gradients):
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    return jax.tree.map(jnp.add, params, updates)
+
+  outputs = step(name)(start, batches.batch(examples()))
+  after = tree_paths.flatten(move(start, outputs['gradients']))
+  trained = {*model.added, 'decoder/layers/feed_forward/wo'}
+  for path, before in tree_paths.flatten(start).items():
+    assert np.any(after[path] != before) == (path in trained), path
+
+
+def _version(name):
+  return '1.1' if METHODS[name][0] else '1.0'
