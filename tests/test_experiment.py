@@ -9,13 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
-from hypergrid_jax import checkpoint_reader, configuration, experiment
+from hypergrid_jax import (
+  checkpoint,
+  checkpoint_reader,
+  cli,
+  configuration,
+  experiment,
+)
 from hypergrid_jax.errors import UserError
 
 BINDINGS = (
@@ -189,6 +196,36 @@ def test_the_vocabulary_decides_the_rows():
   ).model
   assert experiment.with_vocabulary(config, 32100).vocab_size == 32128
   assert experiment.with_vocabulary(config, 256).vocab_size == 256
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
+  tmp_path, token_dir, monkeypatch, capsys
+):
+  free = iter([1 << 40, 1000])  # enough for step 4, not for step 6
+  monkeypatch.setattr(
+    checkpoint.shutil,
+    'disk_usage',
+    lambda _: types.SimpleNamespace(free=next(free)),
+  )
+  code = cli.main(
+    [
+      'train',
+      '--gin_file=gin/runs/quickstart.gin',
+      f'--model_dir={tmp_path / "run"}',
+      *bindings_of(token_dir),
+    ]
+  )
+  message = capsys.readouterr().err
+  assert code == 2
+  assert 'No room for the checkpoint of step 6' in message
+  assert 'of step 4, is kept' in message
+  assert 'Traceback' not in message
+  assert [path.name for path in (tmp_path / 'run/checkpoints').iterdir()] == [
+    '4'
+  ]
+  monkeypatch.undo()
+  _, text = train(tmp_path / 'run', token_dir)
+  assert 'checkpoint of step 4' in text
 
 
 @pytest.mark.slow
