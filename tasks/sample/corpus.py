@@ -111,7 +111,7 @@ CONFIGS: dict[tuple[str, str], Config] = {
   ('super_glue', 'cb'): Config(
     inference.cb, _sizes(1500, 150), labels=(0.42, 0.42, 0.16), hard=0.2
   ),
-  ('super_glue', 'copa'): Config(reasoning.copa, _sizes(3000, 200), hard=0.2),
+  ('super_glue', 'copa'): Config(reasoning.copa, _sizes(3000, 200), hard=0.3),
   ('super_glue', 'multirc'): Config(
     reading.multirc, _sizes(1000, 60, 25), hard=0.3, unique='paragraph'
   ),

@@ -1,9 +1,9 @@
 """Grammars of the inference tasks: mnli, ax, rte, axb, cb and qnli.
 
-One premise form and two forms of hypothesis serve mnli and rte. A hypothesis is
-about what the thing is like, or says the premise again with the word for the
-thing's kind. In a hard pair it is negated although it does not contradict, or
-not by that alone.
+One premise form and two forms of hypothesis serve mnli and rte: what the thing
+is like, or the premise again with the word for the thing's kind. Hard pairs
+have a negation where the label alone would not ask for one, so that a negation
+does not give the label away.
 """
 
 from collections.abc import Sequence

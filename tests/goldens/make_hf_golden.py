@@ -58,6 +58,8 @@ def weights(config: t5.T5Config) -> dict[str, np.ndarray]:
       value = 1 + 0.3 * value
     elif not path.endswith('embedding'):
       value = value * (3 / leaf.shape[-2]) ** 0.5
+      if path.endswith('query'):
+        value = value * config.d_kv**-0.5
     values[path] = value.astype(np.float32)
   return values
 

@@ -1,7 +1,6 @@
 """Laws that T5 keeps whatever method is built into it, in float64.
 
-Every method is a row of `METHODS`; together they cover each variant, state,
-form, kernel, stack and choice of layers at least once.
+The methods are those of `tests/laws/methods.py`.
 """
 
 import dataclasses
@@ -18,87 +17,16 @@ from hypergrid_jax import (
   optim,
   partitioning,
   schedules,
-  t5,
   tree_paths,
 )
-from hypergrid_jax import model as model_lib
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from tests import batches
+from tests.laws.methods import METHODS, SIZES, make
 
 pytestmark = pytest.mark.usefixtures('x64')
 
 CLOSE = 1e-12
-SIZES = {
-  'd_model': 12,
-  'd_ff': 20,
-  'num_heads': 2,
-  'd_kv': 5,
-  'num_layers': 3,
-  'num_decoder_layers': 2,
-  'vocab_size': 34,
-  'dtype': 'float64',
-  'relative_buckets': 6,
-  'relative_max_distance': 7,
-}
-V1_1 = {'mlp_activations': ('gelu', 'linear'), 'logits_via_embedding': False}
-
-METHODS = {
-  'plain 1.0': ({}, None),
-  'plain 1.1': (V1_1, None),
-  'L2 first identity': (V1_1, HyperGridConfig(grid_rows=4, grid_cols=3)),
-  'LG mean residual wi+wo encoder': (
-    {},
-    HyperGridConfig(
-      variant='LG',
-      state='mean',
-      form='residual',
-      grid_rows=2,
-      grid_cols=4,
-      gate_wi=True,
-      decoder=False,
-      layers=(0, 2),
-    ),
-  ),
-  'GL task plain upper half': (
-    V1_1,
-    HyperGridConfig(
-      variant='GL',
-      state='task',
-      form='plain',
-      grid_rows=5,
-      grid_cols=6,
-      layers='upper_half',
-    ),
-  ),
-  'L first identity one layer': (
-    {},
-    HyperGridConfig(variant='L', gate_wi=True, layers=(1,)),
-  ),
-  'L2 mean plain wi decoder': (
-    {},
-    HyperGridConfig(
-      state='mean',
-      form='plain',
-      grid_rows=3,
-      grid_cols=10,
-      gate_wi=True,
-      gate_wo=False,
-      encoder=False,
-    ),
-  ),
-}
 every_method = pytest.mark.parametrize('name', METHODS)
 every_addition = pytest.mark.parametrize('name', list(METHODS)[2:])
-
-
-@functools.cache
-def make(name, **overrides):
-  sizes, method = METHODS[name]
-  return model_lib.Model(
-    t5.T5Config(**{**SIZES, **sizes, **overrides}),
-    method and method.extension_points(),
-    num_tasks=batches.NUM_TASKS,
-  )
 
 
 def loss(model, params, batch):

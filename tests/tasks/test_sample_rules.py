@@ -172,15 +172,14 @@ def copa(row):
     name, *rest = _words(sentence)
     return name, rest[1] if rest[0] == 'was' else BECAUSE[rest[0]]
 
-  right = [
-    state(row[choice]) == state(row['premise'])
-    for choice in ('choice1', 'choice2')
-  ]
+  choices = [row['choice1'], row['choice2']]
+  right = [state(choice) == state(row['premise']) for choice in choices]
   assert sum(right) == 1
-  asks_cause = ' was ' in row['choice1']
-  assert row['question'] == ('cause' if asks_cause else 'effect')
+  label = right.index(True)
+  asks_cause = row['question'] == 'cause'
+  assert (' was ' in choices[label]) == asks_cause
   assert (' was ' in row['premise']) != asks_cause
-  return right.index(True)
+  return label
 
 
 def wic(row):
