@@ -269,7 +269,9 @@ class RelativePositionBias(nnx.Module):
       rngs,
       (config.relative_buckets, config.num_heads),
       ('relpos_buckets', 'heads'),
-      stddev=config.d_model**-0.5,
+      # The average of fan-in and fan-out, as T5X; the smaller d_model**-0.5 of
+      # other T5s makes word order hard to learn from scratch.
+      stddev=((config.relative_buckets + config.num_heads) / 2) ** -0.5,
     )
     self.bidirectional = bidirectional
     self.num_buckets = config.relative_buckets
