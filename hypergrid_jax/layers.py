@@ -265,13 +265,14 @@ class RelativePositionBias(nnx.Module):
   """One learned scalar per head and distance bucket, shared by a stack."""
 
   def __init__(self, config: T5Config, *, bidirectional: bool, rngs: nnx.Rngs):
+    stddev = config.relative_bias_stddev
+    if stddev is None:
+      stddev = ((config.relative_buckets + config.num_heads) / 2) ** -0.5
     self.embedding = parameter(
       rngs,
       (config.relative_buckets, config.num_heads),
       ('relpos_buckets', 'heads'),
-      # The average of fan-in and fan-out, as T5X; the smaller d_model**-0.5 of
-      # other T5s makes word order hard to learn from scratch.
-      stddev=((config.relative_buckets + config.num_heads) / 2) ** -0.5,
+      stddev=stddev,
     )
     self.bidirectional = bidirectional
     self.num_buckets = config.relative_buckets

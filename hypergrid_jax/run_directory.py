@@ -29,6 +29,7 @@ PACKAGES = (
   'sentencepiece',
 )
 _RUN_FILES = ('run.json', 'checkpoints')
+TOKENS = 'tokens'  # the token store of a run without --token_dir
 
 
 def versions() -> dict[str, str]:
@@ -70,6 +71,10 @@ def prepare(
   if holds_run and fresh:
     aside = _unused(directory)
     directory.rename(aside)
+    if (aside / TOKENS).exists():
+      # Tokens are the data's, not the run's, and may already be open.
+      directory.mkdir()
+      (aside / TOKENS).rename(directory / TOKENS)
     return aside
   if holds_run:
     _check_same(directory, identity)

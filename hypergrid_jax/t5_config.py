@@ -25,6 +25,9 @@ class T5Config:
       rounded up to a multiple of 128 as T5's checkpoints do (32,100 -> 32,128).
     relative_buckets: relative position buckets of one attention direction set.
     relative_max_distance: distances beyond this share the last bucket, tokens.
+    relative_bias_stddev: of the initial relative position bias; None is T5X's,
+      the average of fan-in and fan-out to the power -1/2. Small models that
+      start from scratch learn word order sooner with 1.
     dropout_rate: in [0, 1), at T5's places.
     mlp_activations: one name, or two for a gated feed-forward.
     logits_via_embedding: tie the output to the embedding table, with logits
@@ -46,6 +49,7 @@ class T5Config:
   vocab_size: int | None = None
   relative_buckets: int = 32
   relative_max_distance: int = 128
+  relative_bias_stddev: float | None = None
   dropout_rate: float = 0.1
   mlp_activations: tuple[str, ...] = ('relu',)
   logits_via_embedding: bool = True

@@ -22,6 +22,7 @@ from hypergrid_jax import (
   cli,
   configuration,
   experiment,
+  run_setup,
 )
 from hypergrid_jax.errors import UserError
 
@@ -79,10 +80,10 @@ def leaves(directory, step):
   meta = reader.meta(step)
   assert meta is not None
   run = configuration.parse([str(directory / 'config.gin')])
-  setup = experiment.set_up(
+  setup = run_setup.set_up(
     run, directory, console=Console(file=io.StringIO()), train=True
   )
-  state, _ = reader.restore(experiment.abstract_state(setup), step)
+  state, _ = reader.restore(run_setup.abstract_state(setup), step)
   return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
@@ -194,8 +195,8 @@ def test_the_vocabulary_decides_the_rows():
   config = configuration.parse(
     ['gin/runs/quickstart.gin'], bindings_of('unused')
   ).model
-  assert experiment.with_vocabulary(config, 32100).vocab_size == 32128
-  assert experiment.with_vocabulary(config, 256).vocab_size == 256
+  assert run_setup.with_vocabulary(config, 32100).vocab_size == 32128
+  assert run_setup.with_vocabulary(config, 256).vocab_size == 256
 
 
 def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
@@ -274,12 +275,12 @@ def test_training_imports_no_tensorflow(finished, token_dir):
   program = f"""
 import io, sys
 from rich.console import Console
-from hypergrid_jax import configuration, experiment
+from hypergrid_jax import configuration, run_setup
 run = configuration.parse([{str(directory / 'config.gin')!r}])
-setup = experiment.set_up(
+setup = run_setup.set_up(
   run, {str(directory)!r}, console=Console(file=io.StringIO()), train=True
 )
-experiment.make_loader(setup).batch(0)
+run_setup.make_loader(setup).batch(0)
 print(sorted({{'tensorflow', 'seqio', 't5'}} & set(sys.modules)))
 """
   done = subprocess.run(

@@ -54,6 +54,16 @@ def test_fresh_moves_the_old_run_aside_and_never_over_an_older_one(tmp_path):
   assert (tmp_path / 'run.old-1/mark').read_text() == 'first'
 
 
+def test_fresh_keeps_the_tokens_that_it_may_use_again(tmp_path):
+  start(tmp_path / 'run')
+  (tmp_path / 'run/tokens').mkdir()
+  (tmp_path / 'run/tokens/store').write_text('ids')
+  start(tmp_path / 'run', fresh=True)
+  assert (tmp_path / 'run/tokens/store').read_text() == 'ids'
+  assert not (tmp_path / 'run.old-1/tokens').exists()
+  assert (tmp_path / 'run.old-1/run.json').exists()
+
+
 def test_fresh_in_an_empty_place_moves_nothing(tmp_path):
   assert start(tmp_path / 'run', fresh=True) is None
 

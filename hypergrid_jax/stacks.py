@@ -1,0 +1,243 @@
+"""A stack of T5 layers: what they share, what differs, and how they run.
+
+One layer is written once and scanned over the stacked parameters. It knows no
+method: it calls the points of `extension.ExtensionPoints` and hands them a
+`types.Conditioning`.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hypergrid_jax import extension, layers, types
+
+REMAT_POLICIES: dict[str, Callable[..., Any]] = {
+  'minimal': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'full': jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+  """Keys and values of all decoder layers while decoding.
+
+  Attributes:
+    self_keys: [N, B, Ld, H, K], filled up to the current position.
+    self_values: like `self_keys`.
+    cross_keys: [N, B, Le, H, K], of the encoder output, fixed.
+    cross_values: like `cross_keys`.
+  """
+
+  self_keys: Array
+  self_values: Array
+  cross_keys: Array
+  cross_values: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StackInputs:
+  """What every layer of one stack shares.
+
+  Attributes:
+    segments: of the stack's tokens.
+    self_mask: [B, 1, Lq, Lk] bool, who may attend to whom.
+    relative_bias: [1, H, Lq, Lk].
+    conditioning: the stack's, before slicing by layer.
+    cross_mask: [B, 1, Lq, Le] bool; None in the encoder.
+    encoder_output: [B, Le, D]; None in the encoder and with a cache.
+    cache_index: position being decoded, int32 scalar; None without a cache.
+  """
+
+  segments: types.Segments
+  self_mask: Array
+  relative_bias: Array
+  conditioning: types.Conditioning
+  cross_mask: Array | None = None
+  encoder_output: Array | None = None
+  cache_index: Array | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LayerInputs:
+  """What differs between the layers of a stack; leaves are [N, ...].
+
+  Attributes:
+    conditioning: `Conditioning.per_layer`.
+    dropout_keys: one key per layer, or None.
+    cache: a `Cache`, or None.
+  """
+
+  conditioning: Any = None
+  dropout_keys: Array | None = None
+  cache: Cache | None = None
+
+
+class Layer(nnx.Module):
+  """Self-attention, in the decoder cross-attention, feed-forward.
+
+  Each is `x + dropout(after(sublayer(norm(x))))` (pre-norm).
+  """
+
+  def __init__(
+    self,
+    site: extension.Site,
+    points: extension.ExtensionPoints,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    def norm(position):
+      return points.norm(
+        dataclasses.replace(site, position=position), rngs=rngs
+      )
+
+    self.attention_norm = norm('attention')
+    self.attention = layers.Attention(site.config, rngs=rngs)
+    self.attention_bias = points.attention_bias(site, rngs=rngs)
+    self.after_attention = points.after_attention(site, rngs=rngs)
+    self.has_cross_attention = site.stack == 'decoder'
+    if self.has_cross_attention:
+      self.cross_attention_norm = norm('cross_attention')
+      self.cross_attention = layers.Attention(site.config, rngs=rngs)
+    self.feed_forward_norm = norm('feed_forward')
+    self.feed_forward = points.feed_forward(site, rngs=rngs)
+    self.after_feed_forward = points.after_feed_forward(site, rngs=rngs)
+    self.dropout_rate = site.config.dropout_rate
+
+  def __call__(
+    self, x: Float[Array, 'B L D'], stack: StackInputs, layer: LayerInputs
+  ) -> tuple[Float[Array, 'B L D'], Cache | None]:
+    """Runs the layer; returns its output and its updated cache slice."""
+    cond = extension.layer_slice(stack.conditioning, layer.conditioning)
+    keys = [None] * 6
+    if layer.dropout_keys is not None:
+      keys = list(jax.random.split(layer.dropout_keys, 6))
+    cache = layer.cache
+
+    y = self.attention_norm(x, cond)
+    k, v = self.attention.keys_and_values(y)
+    if cache is not None:
+      zero = jnp.zeros_like(stack.cache_index)
+      at = (zero, stack.cache_index, zero, zero)
+      k = jax.lax.dynamic_update_slice(cache.self_keys, k, at)
+      v = jax.lax.dynamic_update_slice(cache.self_values, v, at)
+      cache = dataclasses.replace(cache, self_keys=k, self_values=v)
+    biases = (stack.relative_bias, self.attention_bias(stack.segments, cond))
+    y = self.attention(y, k, v, stack.self_mask, biases, dropout_key=keys[0])
+    x = self._add(x, self.after_attention(y, cond), keys[1])
+
+    if self.has_cross_attention:
+      y = self.cross_attention_norm(x, cond)
+      if cache is None:
+        k, v = self.cross_attention.keys_and_values(stack.encoder_output)
+      else:
+        k, v = cache.cross_keys, cache.cross_values
+      y = self.cross_attention(y, k, v, stack.cross_mask, dropout_key=keys[2])
+      x = self._add(x, y, keys[3])
+
+    y = self.feed_forward_norm(x, cond)
+    y = self.feed_forward(y, cond, stack.segments, dropout_key=keys[4])
+    x = self._add(x, self.after_feed_forward(y, cond), keys[5])
+    return x, cache
+
+  def _add(self, x, y, key):
+    return x + layers.dropout(y, self.dropout_rate, key, broadcast_axis=1)
+
+
+class Stack(nnx.Module):
+  """The layers of an encoder or a decoder, with their position bias and norm.
+
+  Parameters of the layers are stacked on a leading `layers` axis.
+  """
+
+  def __init__(
+    self,
+    site: extension.Site,
+    points: extension.ExtensionPoints,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    @nnx.split_rngs(splits=site.num_layers)
+    @nnx.vmap(in_axes=0, out_axes=0)
+    def make_layers(rngs):
+      return Layer(site, points, rngs=rngs)
+
+    self.layers = make_layers(rngs)
+    for _, variable in nnx.iter_graph(self.layers):
+      if isinstance(variable, nnx.Param):
+        axes = variable.get_metadata()['logical_axes']
+        variable.set_metadata(logical_axes=('layers', *axes))
+    self.relative_bias = layers.RelativePositionBias(
+      site.config, bidirectional=site.stack == 'encoder', rngs=rngs
+    )
+    self.condition = points.condition(site, rngs=rngs)
+    self.after_embed = points.after_embed(site, rngs=rngs)
+    self.final_norm = points.norm(
+      dataclasses.replace(site, position='final'), rngs=rngs
+    )
+    self.num_layers = site.num_layers
+    self.remat_policy = site.config.remat_policy
+    self.scan_layers = site.config.scan_layers
+    self.dropout_rate = site.config.dropout_rate
+
+  def __call__(
+    self,
+    x: Float[Array, 'B L D'],
+    inputs: StackInputs,
+    *,
+    cache: Cache | None = None,
+    dropout_key: jax.Array | None = None,
+  ) -> tuple[Float[Array, 'B L D'], Cache | None]:
+    """Runs all layers and the final norm on embedded tokens.
+
+    Args:
+      x: embedded tokens.
+      inputs: what the layers share.
+      cache: decoding cache of all layers, or None.
+      dropout_key: None switches dropout off.
+
+    Returns:
+      The normalised output and the updated cache (None without one).
+    """
+    keys = [None] * 3
+    if dropout_key is not None and self.dropout_rate:
+      keys = list(jax.random.split(dropout_key, 3))
+    x = self.after_embed(x, inputs.conditioning)
+    x = layers.dropout(x, self.dropout_rate, keys[0], broadcast_axis=1)
+    per_layer = LayerInputs(
+      conditioning=inputs.conditioning.per_layer,
+      dropout_keys=(
+        None if keys[1] is None else jax.random.split(keys[1], self.num_layers)
+      ),
+      cache=cache,
+    )
+    x, cache = self._run_layers(x, inputs, per_layer)
+    x = self.final_norm(x, inputs.conditioning)
+    x = layers.dropout(x, self.dropout_rate, keys[2], broadcast_axis=1)
+    return x, cache
+
+  def _run_layers(self, x, inputs, per_layer):
+    graph, parameters = nnx.split(self.layers)
+
+    def body(x, scanned):
+      parameters, layer = scanned
+      return nnx.merge(graph, parameters)(x, inputs, layer)
+
+    if self.remat_policy != 'none':
+      policy = REMAT_POLICIES[self.remat_policy]
+      body = jax.checkpoint(body, policy=policy, prevent_cse=False)
+    if self.scan_layers:
+      return jax.lax.scan(body, x, (parameters, per_layer))
+    caches = []
+    for n in range(self.num_layers):
+      one = jax.tree.map(lambda leaf, n=n: leaf[n], (parameters, per_layer))
+      x, cache = body(x, one)
+      caches.append(cache)
+    return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *caches)
