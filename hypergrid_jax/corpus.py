@@ -43,6 +43,7 @@ class Corpus:
 
 def open_corpus(
   data: data_config.DataConfig,
+  vocabulary: vocabularies.Vocabulary,
   *,
   token_dir: str | os.PathLike[str],
   split: str = 'validation',
@@ -54,6 +55,7 @@ def open_corpus(
 
   Args:
     data: of the run.
+    vocabulary: `data.vocabulary`, loaded.
     token_dir: where token stores are kept.
     split: 'validation', 'test' or 'train', the kind of split to evaluate.
     train: open the training sets too.
@@ -64,11 +66,7 @@ def open_corpus(
     UserError: an unknown task or mixture, a missing or empty data set, no task
       with a training set.
   """
-  vocabulary = vocabularies.load_vocabulary(data.vocabulary)
-  names = task_names(data.mixture)
-  chosen = [definitions.definition(name) for name in names]
-  owners = dict.fromkeys(task.trained_as for task in chosen)
-  task_ids = {name: number for number, name in enumerate(owners)}
+  chosen = [definitions.definition(name) for name in task_names(data.mixture)]
   found = {
     task.name: sources.available_splits(data.source, task) for task in chosen
   }
@@ -88,7 +86,7 @@ def open_corpus(
   opened = dict(zip(wanted, stores, strict=True))
   return Corpus(
     vocabulary=vocabulary,
-    task_ids=task_ids,
+    task_ids=task_ids(data.mixture),
     train={
       task.name: opened[task.name, task.train_split]
       for task in chosen
@@ -110,6 +108,20 @@ def task_names(mixture: str | tuple[str, ...]) -> tuple[str, ...]:
   if isinstance(mixture, str):
     return mixtures.mixture(mixture).tasks
   return mixture
+
+
+def task_ids(mixture: str | tuple[str, ...]) -> dict[str, int]:
+  """Task name -> id, for the tasks that the model tells apart.
+
+  A task that is only evaluated shares the id of the task it belongs to, such
+  as MNLI's two validation sets.
+
+  Raises:
+    UserError: there is no such mixture or task.
+  """
+  chosen = [definitions.definition(name) for name in task_names(mixture)]
+  owners = dict.fromkeys(task.trained_as for task in chosen)
+  return {name: number for number, name in enumerate(owners)}
 
 
 def _training_splits(data, chosen, found, notes) -> list[tuple[str, str]]:

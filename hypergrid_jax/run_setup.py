@@ -21,7 +21,7 @@ from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
 from hypergrid_jax.data import loader as loader_lib
-from hypergrid_jax.data import sampling
+from hypergrid_jax.data import sampling, vocabularies
 from hypergrid_jax.extension import ExtensionPoints
 from hypergrid_jax.model import Model
 from hypergrid_jax.t5_config import T5Config
@@ -115,24 +115,15 @@ def set_up(
   Raises:
     UserError: the configuration does not fit the data or the devices.
   """
-  directory = pathlib.Path(model_dir)
-  token_dir = run.data.token_dir or directory / run_directory.TOKENS
-  with _store_progress(console) as shown:
-    corpus = corpus_lib.open_corpus(
-      run.data,
-      token_dir=token_dir,
-      split=run.evaluate.split,
-      train=train,
-      only=only,
-      progress=shown,
-    )
+  # What can be refused without reading data is refused before reading it.
+  vocabulary = vocabularies.load_vocabulary(run.data.vocabulary)
   points = ExtensionPoints()
   if run.method is not None:
     points = run.method.extension_points()
   model = Model(
-    with_vocabulary(run.model, corpus.vocabulary.size),
+    with_vocabulary(run.model, vocabulary.size),
     points,
-    num_tasks=len(corpus.task_ids),
+    num_tasks=len(corpus_lib.task_ids(run.data.mixture)),
   )
   mesh = partitioning.make_mesh(run.mesh)
   partitioning.check_batch_size(run.data.batch_size, mesh, run.mesh.rules())
@@ -144,6 +135,17 @@ def set_up(
     trainable=run.train.trainable,
     clip_norm=run.train.clip_norm,
   )
+  directory = pathlib.Path(model_dir)
+  with _store_progress(console) as shown:
+    corpus = corpus_lib.open_corpus(
+      run.data,
+      vocabulary,
+      token_dir=run.data.token_dir or directory / run_directory.TOKENS,
+      split=run.evaluate.split,
+      train=train,
+      only=only,
+      progress=shown,
+    )
   return Setup(run, directory, corpus, model, mesh, tx)
 
 

@@ -36,7 +36,7 @@ BINDINGS = (
   'T5Config.num_layers = 1',
   'T5Config.num_decoder_layers = 1',
   'T5Config.dropout_rate = 0.1',
-  'LinearWarmup.total_steps = 100',
+  'LinearWarmup.total_steps = 200',
   'train.num_steps = 6',
   'train.log_period = 2',
   'train.checkpoint_period = 4',
@@ -185,10 +185,21 @@ def test_evaluating_what_is_not_there(finished, options, message):
     )
 
 
-def test_more_ids_than_rows_of_the_embedding(tmp_path, token_dir):
-  with pytest.raises(UserError, match='T5Config.vocab_size = 128'):
-    train(tmp_path, token_dir, 'T5Config.vocab_size=128')
-  assert not (tmp_path / 'run.json').exists()
+@pytest.mark.parametrize(
+  ('binding', 'message'),
+  [
+    ('T5Config.vocab_size=128', 'T5Config.vocab_size = 128'),
+    ('HyperGrid.grid_cols=7', r'grid_cols = 7 does not .* \[4, 6, 8\]'),
+    ('data.batch_size=12', 'batch'),  # 8 devices
+    ("train.trainable=('decoder/.*', 'gates')", "'gates' matches no"),
+  ],
+)
+def test_what_needs_no_data_is_refused_before_data_is_read(
+  tmp_path, token_dir, binding, message
+):
+  with pytest.raises(UserError, match=message):
+    train(tmp_path, tmp_path / 'tokens', binding)
+  assert list(tmp_path.iterdir()) == []
 
 
 def test_the_vocabulary_decides_the_rows():

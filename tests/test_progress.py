@@ -1,0 +1,54 @@
+"""Plain lines where there is no terminal: few, and with the time left."""
+
+import io
+
+from rich.console import Console
+
+from hypergrid_jax import progress
+
+
+class Clock:
+  """Time that passes when it is told to."""
+
+  def __init__(self):
+    self.now = 100.0
+
+  def monotonic(self):
+    return self.now
+
+
+def test_a_line_every_ten_seconds_and_one_at_the_end(monkeypatch):
+  clock = Clock()
+  monkeypatch.setattr(progress, 'time', clock)
+  console = Console(file=io.StringIO(), width=100)
+  with progress.bar(console, 'training', 50, done=20) as bar:
+    for done in range(21, 51):
+      clock.now += 4.0  # seconds per step
+      bar.update(done, f'loss {done / 10:.1f}')
+  lines = console.file.getvalue().splitlines()
+  # 3 steps are the first 12 seconds; 27 steps of 4 seconds are left.
+  assert lines[0] == 'training: 23/50, 1:48 left loss 2.3'
+  assert len(lines) == 10
+  assert lines[-1] == 'training: 50/50 loss 5.0'
+
+
+def test_hours_are_hours(monkeypatch):
+  clock = Clock()
+  monkeypatch.setattr(progress, 'time', clock)
+  console = Console(file=io.StringIO(), width=100)
+  with progress.bar(console, 'training', 1001) as bar:
+    clock.now += 11.0
+    bar.update(1)
+  assert console.file.getvalue() == 'training: 1/1001, 3:03:20 left\n'
+
+
+def test_a_terminal_gets_a_bar_that_another_may_interrupt():
+  console = Console(file=io.StringIO(), force_terminal=True, width=100)
+  with progress.bar(console, 'training', 10, done=2) as bar:
+    bar.update(3, 'loss 1.5')
+    with progress.bar(console, 'evaluating', 5) as inner:
+      inner.update(5, 'glue_cola')
+    bar.update(10, 'loss 0.5')
+  text = console.file.getvalue()
+  assert '10/10' in text
+  assert 'glue_cola' in text

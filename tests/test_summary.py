@@ -1,0 +1,88 @@
+"""What is printed before the first step, against counts made by hand."""
+
+import io
+
+import jax
+from rich.console import Console
+
+from hypergrid_jax import summary
+from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.model import Model
+from hypergrid_jax.t5_config import T5Config
+
+D, F, H, K, N, M, V, T = 10, 12, 2, 3, 2, 1, 40, 5
+GRID_ROWS, GRID_COLS = 4, 2
+CONFIG = T5Config(
+  d_model=D,
+  d_ff=F,
+  num_heads=H,
+  d_kv=K,
+  num_layers=N,
+  num_decoder_layers=M,
+  vocab_size=V,
+  relative_buckets=6,
+)
+METHOD = HyperGridConfig(grid_rows=GRID_ROWS, grid_cols=GRID_COLS, state='task')
+
+ATTENTION = 4 * D * H * K
+ENCODER_LAYER = ATTENTION + 2 * D * F + 2 * D
+DECODER_LAYER = 2 * ATTENTION + 2 * D * F + 3 * D
+PLAIN = V * D + N * ENCODER_LAYER + M * DECODER_LAYER + 2 * (6 * H) + 2 * D
+ADDED = (N + M) * (GRID_ROWS + GRID_COLS) * D + 2 * T * D
+
+
+def test_counts():
+  model = Model(CONFIG, METHOD.extension_points(), num_tasks=T)
+  gates = [path for path in summary.paths(model) if 'condition' in path]
+  counts = summary.parameter_counts(model, gates)
+  assert counts['total'] == PLAIN + ADDED
+  assert counts['added'] == counts['trained'] == ADDED
+  assert counts['per_task'] == 2 * D  # one vector per stack
+  assert sum(counts['groups'].values()) == counts['total']
+  assert counts['groups']['encoder/layers/feed_forward'] == N * 2 * D * F
+
+
+def test_a_plain_t5_adds_nothing():
+  model = Model(CONFIG, num_tasks=T)
+  counts = summary.parameter_counts(model, summary.paths(model))
+  assert counts['total'] == counts['trained'] == PLAIN
+  assert counts['added'] == counts['per_task'] == 0
+
+
+def test_everything_is_shown():
+  mesh = jax.make_mesh((1, 1), ('data', 'model'), devices=jax.devices()[:1])
+  data = {
+    'tasks': [
+      {
+        'task': 'glue_wnli',
+        'examples': 12345,
+        'rate': 0.0625,
+        'segments_per_row': 3.25,
+        'examples_per_step': 6.5,
+        'epochs': 1.75,
+      }
+    ],
+    'rows_per_batch': 24,
+    'tokens_per_batch': 3310.4,
+    'encoder_padding_fraction': 0.043,
+    'decoder_padding_fraction': 0.516,
+  }
+  model = Model(CONFIG, METHOD.extension_points(), num_tasks=T)
+  facts = summary.run_facts(model, mesh, data, trained=summary.paths(model))
+  console = Console(file=io.StringIO(), width=120)
+  summary.show(facts, ['glue_ax has no labels.'], console=console)
+  text = console.file.getvalue()
+  for shown in (
+    f'{PLAIN + ADDED:,} in all',
+    f'{ADDED:,} added by the method',
+    f'{2 * D} per task',
+    'glue_wnli',
+    '12,345',
+    '0.0625',
+    '3.25',
+    '1.75',
+    '24 rows and 3,310 tokens',
+    '4.3% of the encoder, 51.6% of the decoder',
+    'Note: glue_ax has no labels.',
+  ):
+    assert shown in text, shown
