@@ -86,6 +86,24 @@ class CheckpointReader:
         continue
     return None
 
+  def saved_params(self, step: int | None = None) -> frozenset[str]:
+    """Returns the paths of the parameters in a checkpoint.
+
+    Args:
+      step: which checkpoint; None for the newest whole one.
+
+    Raises:
+      UserError: see `restore`; or there is no checkpoint.
+    """
+    step = self._choose(step)
+    if step is None:
+      raise UserError(f'There is no checkpoint in {self.directory}.')
+    return frozenset(
+      path.removeprefix(f'{_PARAMS}/')
+      for path in manifest.read_body(self._path(step))['leaves']
+      if _item(path) == _PARAMS
+    )
+
   def restore(
     self, abstract_state: Any, step: int | None = None
   ) -> tuple[Any, dict[str, Any]] | None:

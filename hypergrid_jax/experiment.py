@@ -24,6 +24,7 @@ from hypergrid_jax import (
   run_setup,
   summary,
   tables,
+  warm_start,
 )
 from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import recorder as recorder_lib
@@ -143,9 +144,18 @@ def _start_state(setup, checkpoints, console) -> state_lib.TrainState:
     console.print(f'Going on from the checkpoint of step {int(state.step)}.')
     return state
   key = jax.random.key(setup.run.train.seed)
-  return state_lib.create_state(
+  state = state_lib.create_state(
     setup.model, setup.tx, key, setup.mesh, setup.run.mesh.rules()
   )
+  initial = setup.run.train.initial_checkpoint
+  if initial is None:
+    return state
+  params, fresh = warm_start.load_params(initial, setup.model, state.params)
+  console.print(
+    f'Starting from the parameters of {initial}; new are {len(fresh)}:'
+    f' {", ".join(fresh) or "none"}.'
+  )
+  return dataclasses.replace(state, params=params)
 
 
 def _train_and_evaluate(setup, loader, checkpoints, state, console):

@@ -39,6 +39,8 @@ class TrainConfig:
     loss_normalization: 'tokens' divides the loss by the batch's target tokens,
       'sum' does not (HyperFormer's training does not).
     clip_norm: largest norm of the whole gradient; None does not clip.
+    initial_checkpoint: directory of a run whose newest parameters this one
+      starts from, such as a plain T5's; what the method adds starts fresh.
     trainable: 'all', or regular expressions over parameter paths; what none
       matches is frozen.
   """
@@ -54,6 +56,7 @@ class TrainConfig:
   z_loss: float = 0.0
   loss_normalization: Literal['tokens', 'sum'] = 'tokens'
   clip_norm: float | None = None
+  initial_checkpoint: str | None = None
   trainable: Literal['all'] | tuple[str, ...] = 'all'
 
   def __post_init__(self):

@@ -66,6 +66,7 @@ MAY_IMPORT = {
   'summary': ('model', 'run_directory'),
   'corpus': ('data.*', 'tasks.definitions', 'tasks.mixtures'),
   'meter': ('data.*',),
+  'warm_start': ('checkpoint*', 'model'),
   'run_setup': (
     'corpus',
     'data.*',
@@ -98,6 +99,7 @@ MAY_IMPORT = {
     'tables',
     'tasks.registry',
     'train',
+    'warm_start',
   ),
   # The command. configuration names the library's dataclasses as text.
   'installation': (),
