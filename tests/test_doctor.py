@@ -9,7 +9,7 @@ from hypergrid_jax.errors import UserError
 
 
 def report(source=None):
-  console = Console(file=io.StringIO(), width=200)
+  console = Console(file=io.StringIO(), width=500)
   code = doctor.report(source, console=console)
   return code, console.file.getvalue()
 
