@@ -90,14 +90,21 @@ class HyperGridConfig:
         raise errors.UserError(
           f'HyperGrid.{name}: got {getattr(self, name)}, expected at least 1.'
         )
-    if isinstance(self.layers, str) and self.layers not in (
-      'all',
-      'upper_half',
+    named = ('all', 'upper_half')
+    if not self.layers or (
+      isinstance(self.layers, str) and self.layers not in named
     ):
       raise errors.UserError(
         f"HyperGrid.layers: got {self.layers!r}, expected 'all', 'upper_half'"
-        ' or a tuple of layer numbers.'
+        ' or a tuple of at least one layer number.'
       )
+
+    for first, second in (('gate_wo', 'gate_wi'), ('encoder', 'decoder')):
+      if not (getattr(self, first) or getattr(self, second)):
+        raise errors.UserError(
+          f'HyperGrid.{first} and HyperGrid.{second} are both False: nothing'
+          ' would be gated. For a plain T5 set run.method = None.'
+        )
 
   def extension_points(self) -> extension.ExtensionPoints:
     """The points of T5 this method replaces."""

@@ -203,6 +203,9 @@ def unchecked():
     ({'grid_rows': 0}, 'grid_rows: got 0, expected at least 1'),
     ({'grid_cols': -2}, 'grid_cols: got -2'),
     ({'layers': 'lower'}, "layers: got 'lower'.*upper_half"),
+    ({'layers': ()}, r'layers: got \(\).*at least one'),
+    ({'gate_wo': False}, 'gate_wo and .* nothing would be gated'),
+    ({'encoder': False, 'decoder': False}, 'encoder and .* both False'),
   ],
 )
 def test_unknown_choices_are_refused(unchecked, options, message):
