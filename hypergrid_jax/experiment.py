@@ -63,7 +63,9 @@ def train(
   loader = run_setup.make_loader(setup)
   aside = run_directory.prepare(setup.directory, setup.identity, fresh=fresh)
   if aside is not None:
-    console.print(f'Moved the run that was in {setup.directory} to {aside}.')
+    console.print(
+      f'Moved the run that was in {setup.directory} to {aside}.', markup=False
+    )
   facts = summary.run_facts(
     setup.model,
     setup.mesh,
@@ -153,7 +155,8 @@ def _start_state(setup, checkpoints, console) -> state_lib.TrainState:
   params, fresh = warm_start.load_params(initial, setup.model, state.params)
   console.print(
     f'Starting from the parameters of {initial}; new are {len(fresh)}:'
-    f' {", ".join(fresh) or "none"}.'
+    f' {", ".join(fresh) or "none"}.',
+    markup=False,
   )
   return dataclasses.replace(state, params=params)
 

@@ -60,6 +60,7 @@ class _PlainBar:
     self._console.print(
       f'{self._description}: {done}/{self._total}{left} {text}'.rstrip(),
       highlight=False,
+      markup=False,
       soft_wrap=True,
     )
 

@@ -76,10 +76,13 @@ def show(
     f' {counts["added"]:,} added by the method, {counts["per_task"]:,} per'
     ' task.',
     highlight=False,
+    markup=False,
   )
   mesh = ' x '.join(f'{axis} {size}' for axis, size in facts['mesh'].items())
   console.print(
-    f'Devices: {", ".join(facts["devices"])}; mesh {mesh}.', highlight=False
+    f'Devices: {", ".join(facts["devices"])}; mesh {mesh}.',
+    highlight=False,
+    markup=False,
   )
   data = facts['data']
   table = Table(title='Mixture')
@@ -108,6 +111,7 @@ def show(
     f' {data["encoder_padding_fraction"]:.1%} of the encoder,'
     f' {data["decoder_padding_fraction"]:.1%} of the decoder.',
     highlight=False,
+    markup=False,
   )
   for note in notes:
-    console.print(f'Note: {note}', highlight=False)
+    console.print(f'Note: {note}', highlight=False, markup=False)
