@@ -127,12 +127,11 @@ def evaluate(
   )
   run_directory.prepare(setup.directory, setup.identity)
   checkpoints = checkpoint_reader.CheckpointReader(setup.directory)
+  wanted = run_setup.abstract_state(setup).params
   with jax.set_mesh(setup.mesh):
     found = []
     for number in _steps(checkpoints, step):
-      params, _ = checkpoints.restore_params(
-        run_setup.abstract_state(setup).params, number
-      )
+      params, _ = checkpoints.restore_params(wanted, number)
       found.append(_evaluate_params(setup, number, params, console))
       console.print(_table(setup, found[-1]))
     return found
@@ -234,14 +233,11 @@ def _table(setup: Setup, result: results_lib.Results):
 
 def _evaluate_params(setup, step, params, console) -> results_lib.Results:
   run, corpus = setup.run, setup.corpus
-  total = sum(
-    min(store.num_examples, run.evaluate.limit or store.num_examples)
-    for _, _, store in corpus.evaluation
-  )
   with installation.loading_tensorflow():  # nothing before this needs it
     from hypergrid_jax.tasks import registry
 
-  with progress.bar(console, f'evaluating step {step}', total) as bar:
+  # The first report brings the total.
+  with progress.bar(console, f'evaluating step {step}', 0) as bar:
     return evaluate_lib.evaluate(
       setup.model,
       params,
@@ -254,10 +250,7 @@ def _evaluate_params(setup, step, params, console) -> results_lib.Results:
       step=step,
       directory=setup.directory,
       config=run.evaluate,
-      majority_targets={
-        name: metrics.majority_target(store)
-        for name, store in corpus.train.items()
-      },
+      majority_targets=setup.majority_targets,
       batch_sharding=partitioning.batch_sharding(setup.mesh),
       progress=lambda task, done, all_: bar.update(done, task, all_),
     )

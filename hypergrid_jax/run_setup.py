@@ -16,7 +16,14 @@ import jax
 from rich.console import Console
 
 from hypergrid_jax import corpus as corpus_lib
-from hypergrid_jax import errors, optim, partitioning, progress, run_directory
+from hypergrid_jax import (
+  errors,
+  metrics,
+  optim,
+  partitioning,
+  progress,
+  run_directory,
+)
 from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
@@ -64,6 +71,14 @@ class Setup:
   model: Model
   mesh: jax.sharding.Mesh
   tx: Any
+
+  @functools.cached_property
+  def majority_targets(self) -> dict[str, str]:
+    """The most frequent target of every training set, for the baselines."""
+    return {
+      name: metrics.majority_target(store)
+      for name, store in self.corpus.train.items()
+    }
 
   @functools.cached_property
   def identity(self) -> dict[str, Any]:

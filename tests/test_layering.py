@@ -72,6 +72,7 @@ MAY_IMPORT = {
     'data.*',
     'evaluate',
     'extension',
+    'metrics',
     'model',
     'optim',
     'partitioning',

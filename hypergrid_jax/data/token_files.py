@@ -21,12 +21,14 @@ import zlib
 import numpy as np
 
 MANIFEST = 'manifest.json'
-TOKENS = (
-  'inputs.npy',
-  'input_offsets.npy',
-  'targets.npy',
-  'target_offsets.npy',
+ARRAYS = (
+  'inputs',
+  'input_offsets',
+  'targets',
+  'target_offsets',
+  'example_offsets',
 )
+TOKENS = tuple(f'{name}.npy' for name in ARRAYS[:-1])
 FILES = (*TOKENS, 'examples.jsonl', 'example_offsets.npy')
 _PARTIAL = '.partial-'
 # A directory that nobody has written to for a day was left by a killed process.
@@ -89,13 +91,7 @@ class StoreWriter:
       name: _ArrayWriter(
         directory / f'{name}.npy', np.int64 if 'offsets' in name else ids
       )
-      for name in (
-        'inputs',
-        'input_offsets',
-        'targets',
-        'target_offsets',
-        'example_offsets',
-      )
+      for name in ARRAYS
     }
     self._examples = (directory / 'examples.jsonl').open('wb')
     self._ends = {'input': 0, 'target': 0, 'example': 0}

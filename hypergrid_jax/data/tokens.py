@@ -231,16 +231,7 @@ def _open(
 
 
 def _load(path: pathlib.Path, manifest: Mapping[str, Any]) -> TokenStore:
-  arrays = {
-    name: _map(path / f'{name}.npy')
-    for name in (
-      'inputs',
-      'input_offsets',
-      'targets',
-      'target_offsets',
-      'example_offsets',
-    )
-  }
+  arrays = {name: _map(path / f'{name}.npy') for name in token_files.ARRAYS}
   offsets = arrays['example_offsets']
   lines = np.asarray(np.memmap(path / 'examples.jsonl', np.uint8, 'r'))
   return TokenStore(
