@@ -6,13 +6,23 @@ is decided here, and everything left out is said in `notes`.
 
 from collections.abc import Iterable
 import dataclasses
+import itertools
 import os
 from typing import Any
 
 from hypergrid_jax import errors
 from hypergrid_jax.data import config as data_config
-from hypergrid_jax.data import sources, token_requests, tokens, vocabularies
-from hypergrid_jax.tasks import definitions, mixtures
+from hypergrid_jax.data import (
+  sampling,
+  sources,
+  token_requests,
+  tokens,
+  vocabularies,
+)
+from hypergrid_jax.tasks import definitions, mixtures, protocols
+
+# A task, and the part of one of its splits.
+_Wanted = tuple[definitions.TaskDefinition, protocols.Part]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +35,11 @@ class Corpus:
       only evaluated, so that a model's tasks do not depend on which files
       happen to be there.
     train: token store by task name.
-    evaluation: (definition, split, token store) of every evaluated task.
+    evaluation: (definition, split, token store) of every evaluated task; the
+      split with its part where a protocol divides it, as 'validation[:half]'.
     notes: sentences about what was left out.
+    rates: the rates that the mixture is registered with in seqio, from the
+      training examples per task; None when it has none.
   """
 
   vocabulary: vocabularies.Vocabulary
@@ -34,6 +47,7 @@ class Corpus:
   train: dict[str, Any]
   evaluation: list[tuple[Any, str, Any]]
   notes: tuple[str, ...]
+  rates: sampling.Rates | None = None
 
   @property
   def task_names(self) -> tuple[str, ...]:
@@ -64,50 +78,67 @@ def open_corpus(
 
   Raises:
     UserError: an unknown task or mixture, a missing or empty data set, no task
-      with a training set.
+      to train on, or to evaluate beside training.
   """
   chosen = [definitions.definition(name) for name in task_names(data.mixture)]
   found = {
     task.name: sources.available_splits(data.source, task) for task in chosen
   }
   notes: list[str] = []
-  wanted: list[tuple[str, str]] = []
+  trained: list[_Wanted] = []
   if train:
-    wanted += _training_splits(data, chosen, found, notes)
+    trained = _training_splits(data, chosen, found, notes)
   evaluated = _evaluated_splits(data, _only(chosen, only), found, split, notes)
-  wanted += [(task.name, name) for task, name in evaluated]
-  requests = [
-    token_requests.TokenRequest(
-      task, name, data.source, data.vocabulary, data.lengths
+  if train and not evaluated:
+    raise errors.UserError(
+      f'No task of the mixture {data.mixture!r} has a {split} split; there is'
+      " nothing to evaluate. Give one a file, or set evaluate.split = 'train'."
     )
-    for task, name in wanted
-  ]
+  rates = _rates(data, notes)
+  requests = [_request(data, *wanted) for wanted in (*trained, *evaluated)]
   stores = tokens.open_stores(requests, directory=token_dir, progress=progress)
-  opened = dict(zip(wanted, stores, strict=True))
   return Corpus(
     vocabulary=vocabulary,
     task_ids=task_ids(data.mixture),
     train={
-      task.name: opened[task.name, task.train_split]
-      for task in chosen
-      if train and (task.name, task.train_split) in opened
+      task.name: store
+      for (task, _), store in zip(trained, stores[: len(trained)], strict=True)
     },
     evaluation=[
-      (task, name, opened[task.name, name]) for task, name in evaluated
+      (task, ''.join(part), store)
+      for (task, part), store in zip(
+        evaluated, stores[len(trained) :], strict=True
+      )
     ],
     notes=tuple(notes),
+    rates=rates,
+  )
+
+
+def _request(data, task, part) -> token_requests.TokenRequest:
+  split, rows = part
+  return token_requests.TokenRequest(
+    task.name,
+    split,
+    data.source,
+    data.vocabulary,
+    data.lengths,
+    task_file=task.task_file,
+    part=rows,
   )
 
 
 def task_names(mixture: str | tuple[str, ...]) -> tuple[str, ...]:
-  """The tasks of a mixture, or the given names.
+  """The tasks of a mixture, or of several mixtures and tasks, each once.
 
   Raises:
     UserError: there is no such mixture or task.
   """
   if isinstance(mixture, str):
     return mixtures.mixture(mixture).tasks
-  return mixture
+  found = ((name, mixtures.known(name)) for name in mixture)
+  named = (known.tasks if known else (name,) for name, known in found)
+  return tuple(dict.fromkeys(itertools.chain(*named)))
 
 
 def task_ids(mixture: str | tuple[str, ...]) -> dict[str, int]:
@@ -124,21 +155,34 @@ def task_ids(mixture: str | tuple[str, ...]) -> dict[str, int]:
   return {name: number for number, name in enumerate(owners)}
 
 
-def _training_splits(data, chosen, found, notes) -> list[tuple[str, str]]:
+def _rates(data, notes) -> sampling.Rates | None:
+  names = data.mixture if isinstance(data.mixture, tuple) else (data.mixture,)
+  known = mixtures.known(names[0]) if len(names) == 1 else None
+  if known is None or known.rates is None:
+    return None
+  if data.weights is None and data.mixing in (None, 'registered'):
+    notes.append(f'Tasks are mixed at the registered rates of {known.name}.')
+  else:
+    chosen = (
+      'data.weights' if data.weights else f'data.mixing = {data.mixing!r}'
+    )
+    notes.append(f'{chosen} replaces the registered rates of {known.name}.')
+  return known.rates
+
+
+def _training_splits(data, chosen, found, notes) -> list[_Wanted]:
   wanted = []
   for task in chosen:
-    if task.train_split is None:
-      continue
-    if task.train_split in found[task.name]:
-      wanted.append((task.name, task.train_split))
-    elif data.missing_train == 'skip':
-      notes.append(
-        f'{task.name} has no complete training set in {data.source}: it is'
-        ' not trained.'
-      )
-    else:
-      # Asking for it gives the error that says where it was looked for.
-      wanted.append((task.name, task.train_split))
+    for part in protocols.PROTOCOLS[data.protocol].parts(task, 'train'):
+      # Asking for what is missing gives the error that says where it was
+      # looked for.
+      if part[0] in found[task.name] or data.missing_train == 'error':
+        wanted.append((task, part))
+      else:
+        notes.append(
+          f'{task.name} has no complete training set in {data.source}: it is'
+          ' not trained.'
+        )
   if not wanted:
     raise errors.UserError(
       f'No task of the mixture {data.mixture!r} has a training set in'
@@ -147,23 +191,26 @@ def _training_splits(data, chosen, found, notes) -> list[tuple[str, str]]:
   return wanted
 
 
-def _evaluated_splits(data, chosen, found, split, notes):
-  evaluated = []
+def _evaluated_splits(data, chosen, found, kind, notes) -> list[_Wanted]:
+  protocol = protocols.PROTOCOLS[data.protocol]
+  wanted, kept = [], []
   for task in chosen:
-    kinds = {
-      'validation': task.eval_splits,
-      'test': (task.test_split,) if task.test_split else (),
-      'train': (task.train_split,) if task.train_split else (),
-    }
-    for name in kinds[split]:
-      if name not in found[task.name] and data.missing_train == 'skip':
+    if protocol.keeps(task):
+      kept.append(task.name)
+    for part in protocol.parts(task, kind):
+      if part[0] in found[task.name] or data.missing_train == 'error':
+        wanted.append((task, part))
+      else:
         notes.append(
-          f'{task.name} has no {name} split in {data.source}: it is not'
+          f'{task.name} has no {part[0]} split in {data.source}: it is not'
           ' evaluated.'
         )
-      else:
-        evaluated.append((task, name))
-  return evaluated
+  if kept:
+    notes.append(
+      f'The protocol {protocol.name!r} says nothing about {", ".join(kept)};'
+      ' they keep their published splits.'
+    )
+  return wanted
 
 
 def _only(chosen, names: Iterable[str] | None):

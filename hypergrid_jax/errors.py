@@ -17,6 +17,8 @@ class UserError(Exception):
 def closest(name: str, known: Iterable[str], *, limit: int = 3) -> str:
   """Returns " Did you mean 'a' or 'b'?" for the known names nearest to `name`.
 
+  Capital letters are no difference.
+
   Args:
     name: what was asked for.
     known: the names that exist.
@@ -26,7 +28,24 @@ def closest(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     A sentence that begins with a space, or the empty string when no known name
     is similar, so that it can be appended to any message.
   """
-  matches = difflib.get_close_matches(name, list(known), n=limit, cutoff=0.5)
+  by_lower = {each.lower(): each for each in known}
+  matches = difflib.get_close_matches(
+    name.lower(), by_lower, n=limit, cutoff=0.5
+  )
   if not matches:
     return ''
-  return f' Did you mean {" or ".join(map(repr, matches))}?'
+  return f' Did you mean {" or ".join(repr(by_lower[m]) for m in matches)}?'
+
+
+def check_choice(field: str, value: object, choices: Iterable[object]) -> None:
+  """Checks that a field has one of the values it may have.
+
+  Raises:
+    UserError: it has not; names the field, the choices and the nearest one.
+  """
+  choices = tuple(choices)
+  if value not in choices:
+    raise UserError(
+      f'{field}: got {value!r}, expected one of {choices}.'
+      f'{closest(str(value), map(str, choices))}'
+    )

@@ -15,6 +15,7 @@ import importlib.metadata
 import os
 import sys
 import tempfile
+from types import ModuleType
 
 from hypergrid_jax import errors
 
@@ -80,7 +81,8 @@ def loading_tensorflow() -> Iterator[None]:
   """For the block that imports seqio, and with it TensorFlow.
 
   Checks the installation, and keeps what TensorFlow's libraries write to the
-  process's standard error as they load, unless the import fails.
+  process's standard error as they load, unless the import fails. Accelerators
+  are hidden from TensorFlow, which would claim the memory of JAX's devices.
 
   Raises:
     UserError: see `check`.
@@ -92,6 +94,7 @@ def loading_tensorflow() -> Iterator[None]:
     os.dup2(kept.fileno(), 2)
     try:
       yield
+      _hide_accelerators(sys.modules.get('tensorflow'))
     except BaseException:
       kept.seek(0)
       os.write(stderr, kept.read())
@@ -99,6 +102,14 @@ def loading_tensorflow() -> Iterator[None]:
     finally:
       os.dup2(stderr, 2)
       os.close(stderr)
+
+
+def _hide_accelerators(tensorflow: ModuleType | None) -> None:
+  if tensorflow is None:
+    return
+  # In use already, it has claimed what it has claimed.
+  with contextlib.suppress(RuntimeError):
+    tensorflow.config.set_visible_devices([], 'GPU')
 
 
 def _find(

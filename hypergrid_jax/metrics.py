@@ -7,7 +7,8 @@ neither package: the task is handed in. All values are in percent, 0 to 100
 
 Average groups (Raffel et al. 2020, arXiv:1910.10683, section 2.3): a task with
 two metrics counts once, by their mean, and MNLI's two validation sets are one
-group. GLUE has 8 groups (no WNLI, no AX), SuperGLUE 8 (no AX-b, no AX-g).
+group. GLUE has 8 groups (no WNLI, no AX), SuperGLUE 8 (no AX-b, no AX-g). Every
+task of a user's own is a group, by the mean of its metrics.
 """
 
 import collections
@@ -68,6 +69,16 @@ AVG11: tuple[tuple[str, str], ...] = tuple(
 )
 
 _SIZES = {'glue': 8, 'super_glue': 8}  # groups of each average
+
+# Tasks of this package that belong to no group.
+OUTSIDE = (
+  'glue_mnli',
+  'glue_wnli',
+  'glue_ax',
+  'super_glue_axb',
+  'super_glue_axg',
+)
+_GROUPED = frozenset(task for values in GROUPS.values() for task, _ in values)
 
 
 class MetricTask(Protocol):
@@ -155,7 +166,8 @@ def score(
 
   Returns:
     Metric name -> value, always finite: a correlation that is undefined (one
-    example, or a constant side) is 0.0.
+    example, or a constant side) is 0.0. What seqio only displays, such as
+    `seqio.metrics.Text`, is left out.
 
   Raises:
     UserError: there is nothing to score, a metric function wants more than
@@ -178,6 +190,8 @@ def score(
       warnings.simplefilter('ignore')  # what is undefined becomes 0.0 below
       found = metric_fn(targets, predictions)
     for name, value in found.items():
+      if _is_display(value):
+        continue
       if name in values:
         raise UserError(
           f'{task.name}: two of its metric functions give {name!r}; rename'
@@ -185,6 +199,13 @@ def score(
         )
       values[name] = _finite(task, name, value)
   return values
+
+
+def _is_display(value: Any) -> bool:
+  """Whether a value is a text, image or the like, for seqio's own loggers."""
+  kinds = {(kind.__module__, kind.__name__) for kind in type(value).__mro__}
+  is_metric = ('seqio.metrics', 'MetricValue') in kinds
+  return is_metric and not hasattr(value, 'value')
 
 
 def _finite(task: MetricTask, name: str, value: Any) -> float:
@@ -234,13 +255,17 @@ def example_verdict(
 
   Returns:
     {'correct': bool}: the two are the same class, number or text; or, where
-    the target is a list of right answers, {'score': mean of the task's metrics
-    on this example alone, in percent}.
+    the target is a list of right answers or has parts by name, and the task has
+    metrics, {'score': mean of them on this example alone, in percent}.
   """
-  if isinstance(_unwrap(target), list):
+  wanted, found = _unwrap(target), _unwrap(prediction)
+  if isinstance(wanted, list | Mapping):
     alone = score(task, [target], [prediction])
-    return {'score': sum(alone.values()) / len(alone)}
-  return {'correct': bool(np.all(_unwrap(target) == _unwrap(prediction)))}
+    if alone:
+      return {'score': sum(alone.values()) / len(alone)}
+  if isinstance(wanted, np.ndarray) or isinstance(found, np.ndarray):
+    return {'correct': bool(np.array_equal(wanted, found))}
+  return {'correct': bool(wanted == found)}
 
 
 def _unwrap(postprocessed: Any) -> Any:
@@ -289,9 +314,15 @@ def group_scores(scores: Scores) -> dict[str, float]:
 
   Returns:
     Group name ('glue/mrpc') -> mean of its values, for the groups of `GROUPS`
-    of which every value is there, in the order of `GROUPS`.
+    of which every value is there, in the order of `GROUPS`; then name of a
+    user's own task -> mean of its metrics, for those that have any.
   """
   means = {group: _mean(scores, values) for group, values in GROUPS.items()}
+  means |= {
+    name: _mean(scores, _values(name, tuple(found)))
+    for name, found in scores.items()
+    if found and name not in _GROUPED and name not in OUTSIDE
+  }
   return {group: mean for group, mean in means.items() if mean is not None}
 
 
@@ -307,7 +338,8 @@ def groups_of_averages(scores: Scores) -> dict[str, tuple[str, ...]]:
   An average under its own name has all of its groups; avg11 is over values of
   GLUE's.
   """
-  there = tuple(group_scores(scores))
+  everything = tuple(group_scores(scores))
+  there = tuple(group for group in everything if group in GROUPS)
   benchmarks = {
     name: tuple(group for group in there if group.startswith(f'{name}/'))
     for name in _SIZES
@@ -322,6 +354,8 @@ def groups_of_averages(scores: Scores) -> dict[str, tuple[str, ...]]:
     result['glue_super_glue' if whole else 'glue_super_glue_partial'] = there
   if _mean(scores, AVG11) is not None:
     result['avg11'] = benchmarks['glue']
+  if len(everything) > len(there):
+    result['all'] = everything
   return result
 
 
@@ -337,13 +371,13 @@ def averages(scores: Scores) -> dict[str, float]:
     there under its name only when all its values are. With some of its groups
     the mean over those is called 'glue_partial', 'super_glue_partial' or
     'glue_super_glue_partial' (`groups_of_averages` has the groups), the last
-    only with groups of both benchmarks; avg11 has no partial form.
+    only with groups of both benchmarks; avg11 has no partial form. With tasks
+    of a user's own, 'all' is the mean over every group that is there.
   """
   means = group_scores(scores)
-  result = {
-    name: sum(means[group] for group in groups) / len(groups)
-    for name, groups in groups_of_averages(scores).items()
-    if name != 'avg11'
-  }
-  avg11 = _mean(scores, AVG11)
-  return result if avg11 is None else {**result, 'avg11': avg11}
+  result = {}
+  for name, groups in groups_of_averages(scores).items():
+    result[name] = sum(means[group] for group in groups) / len(groups)
+    if name == 'avg11':
+      result[name] = _mean(scores, AVG11)
+  return result

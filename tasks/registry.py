@@ -6,26 +6,45 @@ them. Runs use `seqio_task`, which puts a task on the wanted source and
 vocabulary. Imports seqio and t5, hence TensorFlow.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.util
+import os
 import pathlib
 import sys
+import traceback
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import seqio
 from t5.data.utils import get_default_vocabulary
 
 from hypergrid_jax.data import sources, vocabularies
-from hypergrid_jax.errors import UserError, closest
-from hypergrid_jax.tasks import glue, super_glue
-from hypergrid_jax.tasks.definitions import DEFINITIONS, TaskDefinition
+from hypergrid_jax.errors import UserError
+from hypergrid_jax.tasks import (
+  definitions,
+  glue,
+  module_files,
+  super_glue,
+  toml_scores,
+)
+from hypergrid_jax.tasks.definitions import DEFINITIONS
 from hypergrid_jax.tasks.mixtures import MIXTURES, MixtureDefinition
-from hypergrid_jax.tasks.seqio_sources import RowsSource, TfdsSource
+from hypergrid_jax.tasks.seqio_sources import (
+  RegisteredSource,
+  RowsSource,
+  TfdsSource,
+)
+from hypergrid_jax.tasks.task_definition import TaskDefinition
 
-_BENCHMARKS = {'glue': glue, 'super_glue': super_glue}
+_BENCHMARKS = {'glue': glue, 'super_glue': super_glue, 'toml': toml_scores}
+_REGISTRIES = (seqio.TaskRegistry, seqio.MixtureRegistry)
+# Task modules that this process has imported, with what their files held.
+_IMPORTED: dict[pathlib.Path, dict[str, str]] = {}
 
 
 def seqio_task(
@@ -38,9 +57,9 @@ def seqio_task(
   and the metrics need.
 
   Args:
-    name: one of `definitions.DEFINITIONS`, or any task registered with seqio;
-      the latter keeps its own source and only changes its vocabulary.
-    source: 'tfds', 'sample' or 'files:DIR'.
+    name: one of `definitions.DEFINITIONS`, or any task registered with seqio.
+    source: 'tfds', 'sample' or 'files:DIR'; a task that brings its own rows
+      reads those, and only changes its vocabulary.
     vocabulary: 'sample', 'bytes' or the path of a SentencePiece model.
     allow_download: whether data that TFDS has not prepared may be downloaded,
       which is announced on the logger and first checks that the server
@@ -51,19 +70,16 @@ def seqio_task(
       rows raise it from the task's `get_dataset`.
   """
   vocab = seqio_vocabulary(vocabulary)
-  if name in DEFINITIONS:
-    task = DEFINITIONS[name]
+  task = definitions.definition(name)
+  if task.benchmark != 'seqio':
     return _make(task, _source(task, source, allow_download), vocab)
-  if name not in seqio.TaskRegistry.names():
-    known = (*DEFINITIONS, *seqio.TaskRegistry.names())
-    raise UserError(
-      f'Unknown task {name!r}.{closest(name, known)} Known tasks: '
-      f'{", ".join(DEFINITIONS)}. A task of your own has to be registered '
-      'first: name the Python module that calls seqio.TaskRegistry.add.'
-    )
+  if task.task_file is not None:
+    import_task_module(task.task_file)
   registered = seqio.TaskRegistry.get(name)
   return registered.replace(
-    output_features=_with_vocabulary(registered.output_features, vocab)
+    source=RegisteredSource(name, registered.source, allow_download),
+    output_features=_with_vocabulary(registered.output_features, vocab),
+    postprocess_fn=_with_tensors(registered.postprocessor),
   )
 
 
@@ -87,32 +103,27 @@ def import_task_module(name: str) -> ModuleType:
 
   Args:
     name: a dotted module name, or the path of a `.py` file. A file is run once
-      per process, however often it is named.
+      per process, however often and under whatever name it is imported.
 
   Raises:
-    UserError: there is no such module or file, or importing it fails.
+    UserError: there is no such module or file, importing it fails, or its files
+      have changed since they were imported.
   """
-  try:
-    if not name.endswith('.py'):
-      return importlib.import_module(name)
-    path = pathlib.Path(name).resolve()
-    if not path.is_file():
-      raise UserError(f'Task module {name}: there is no such file.')
-    digest = hashlib.sha256(str(path).encode()).hexdigest()
-    module_name = f'user_tasks_{path.stem}_{digest[:16]}'
-    if module_name in sys.modules:
-      return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules[module_name] = module
-    return module
-  except UserError:
-    raise
-  except Exception as error:
+  path = module_files.find(name)
+  module = module_files.loaded(path)
+  if module is None:
+    # Files beside a named file; the working directory for a dotted name.
+    folder = str(path.parent) if name.endswith('.py') else os.getcwd()
+    if folder not in sys.path:
+      sys.path.append(folder)
+    module = _import(name, path)
+  found = module_files.digests(module_files.own_files(path))
+  if _IMPORTED.setdefault(path, found) != found:
     raise UserError(
-      f'Task module {name} cannot be imported: {type(error).__name__}: {error}.'
-    ) from error
+      f'{name} or a file that it imports has changed since this process'
+      ' imported it. Start a new process.'
+    )
+  return module
 
 
 def register() -> None:
@@ -121,16 +132,83 @@ def register() -> None:
   Mixtures mix in proportion to the published sizes of the training sets, as
   T5's do, uncapped; tasks without training split have rate 0.
   """
-  vocab = get_default_vocabulary()
-  known = set(seqio.TaskRegistry.names())
   for task in DEFINITIONS.values():
-    if task.name not in known:
-      made = _make(task, TfdsSource(task, allow_download=True), vocab)
-      seqio.TaskRegistry.add_provider(task.name, made)
+    if task.benchmark != 'seqio':
+      register_task(task)
   known = set(seqio.MixtureRegistry.names())
   for mixture in MIXTURES.values():
-    if mixture.name not in known:
+    if mixture.rates is None and mixture.name not in known:
       seqio.MixtureRegistry.add(mixture.name, _rates(mixture))
+
+
+def register_task(task: TaskDefinition) -> None:
+  """Registers one task with seqio, in place of an older one from its file.
+
+  Raises:
+    UserError: the name belongs to a task that somebody else has registered.
+  """
+  if task.name in seqio.TaskRegistry.names():
+    source = seqio.TaskRegistry.get(task.name).source
+    if not isinstance(source, RowsSource | TfdsSource):
+      raise UserError(
+        f'{task.task_file}: the name {task.name!r} belongs to a task that is'
+        ' registered with seqio. Choose another name.'
+      )
+    if source.definition == task:
+      return
+    seqio.TaskRegistry.remove(task.name)
+  source = TfdsSource(task, allow_download=True)
+  if task.rows is not None:
+    source = RowsSource(task, 'sample')
+  made = _make(task, source, get_default_vocabulary())
+  seqio.TaskRegistry.add_provider(task.name, made)
+
+
+def _import(name: str, path: pathlib.Path) -> ModuleType:
+  before = {*seqio.TaskRegistry.names()}, {*seqio.MixtureRegistry.names()}
+  try:
+    if not name.endswith('.py'):
+      return importlib.import_module(name)
+    digest = hashlib.sha256(str(path).encode()).hexdigest()
+    module_name = f'user_tasks_{path.stem}_{digest[:16]}'
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    module = importlib.util.module_from_spec(spec)
+    # Before it runs: dataclasses and pickle look their module up.
+    sys.modules[module_name] = module
+    try:
+      spec.loader.exec_module(module)
+    except BaseException:
+      del sys.modules[module_name]
+      raise
+    return module
+  except (Exception, SystemExit) as error:
+    # What a half-run module has registered would be in the way of the next try.
+    for registry, names in zip(_REGISTRIES, before, strict=True):
+      for new in {*registry.names()} - names:
+        registry.remove(new)
+    raise UserError(_import_failure(name, path, error)) from error
+
+
+def _import_failure(name: str, path: pathlib.Path, error: BaseException) -> str:
+  """Says what went wrong, with the innermost line that is the user's own."""
+  lines = [
+    f'{frame.filename}:{frame.lineno}'
+    for frame in traceback.extract_tb(error.__traceback__)
+    if frame.filename.endswith('.py')
+    and module_files.is_own(pathlib.Path(frame.filename).resolve(), path)
+  ]
+  if isinstance(error, SyntaxError) and error.filename:
+    lines.append(f'{error.filename}:{error.lineno}')
+  where = lines[-1] if lines else name
+  hint = ''
+  if 'duplicate provider' in str(error):
+    hint = ' Choose another name for it.'
+  if 'no known parent package' in str(error):
+    hint = ' A file of a package is named with dots, such as my_package.tasks.'
+  return (
+    f'Task module {name} cannot be imported: {where}: {type(error).__name__}:'
+    f' {error}.{hint}'
+  )
 
 
 def _rates(mixture: MixtureDefinition) -> list[tuple[str, float]]:
@@ -142,7 +220,7 @@ def _rates(mixture: MixtureDefinition) -> list[tuple[str, float]]:
 def _source(
   task: TaskDefinition, source: str, allow_download: bool
 ) -> seqio.DataSource:
-  if sources.parse_source(source).kind != 'tfds':
+  if task.rows is not None or sources.parse_source(source).kind != 'tfds':
     return RowsSource(task, source)
   return TfdsSource(
     task, data_dir=sources.tfds_data_dir(), allow_download=allow_download
@@ -180,6 +258,44 @@ def _with_vocabulary(
     else dataclasses.replace(feature, vocabulary=vocab)
     for name, feature in features.items()
   }
+
+
+def _with_tensors(postprocess_fn: Callable | None) -> Callable | None:
+  """Gives a registered task's function examples as seqio would."""
+  if postprocess_fn is None:
+    return None
+
+  @functools.wraps(postprocess_fn)
+  def wrapped(text, **kwargs):
+    if kwargs.get('example') is not None:
+      kwargs['example'] = {
+        name: as_tensor(value) for name, value in kwargs['example'].items()
+      }
+    return postprocess_fn(text, **kwargs)
+
+  return wrapped
+
+
+def as_tensor(value: Any) -> Any:
+  """Returns what TensorFlow gives for a value of a token store.
+
+  Texts are bytes, lists arrays, and numbers NumPy's; numbers that the store
+  keeps as Python's may have come from a narrower type.
+  """
+  if isinstance(value, str):
+    return value.encode('utf-8', 'surrogateescape')
+  if isinstance(value, dict):
+    return {name: as_tensor(item) for name, item in value.items()}
+  if isinstance(value, list):
+    items = [as_tensor(item) for item in value]
+    lengths = {np.shape(item) for item in items}
+    is_text = bool(items) and isinstance(items[0], bytes)
+    if is_text or len(lengths) > 1:
+      array = np.empty(len(items), object)
+      array[:] = items
+      return array
+    return np.array(items)
+  return np.asarray(value)[()]
 
 
 register()

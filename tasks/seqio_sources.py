@@ -10,13 +10,15 @@ from typing import Any
 import urllib.error
 import urllib.request
 
+from etils import epath
 import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from hypergrid_jax.data import sources
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.tasks.definitions import TaskDefinition
+from hypergrid_jax.tasks import definitions, seqio_rows
+from hypergrid_jax.tasks.task_definition import TaskDefinition
 
 # The server of nearly all files that TFDS fetches for GLUE and SuperGLUE.
 DOWNLOAD_SERVER = 'https://dl.fbaipublicfiles.com'
@@ -62,14 +64,15 @@ class RowsSource(seqio.DataSource):
     Raises:
       UserError: the source does not exist.
     """
-    sources.parse_source(source)
-    self._task = task
+    if task.rows is None:
+      sources.parse_source(source)
+    self.definition = task
     self._source = source
     self._names = split_names(task)
     super().__init__(splits=self._names)
 
   def __repr__(self) -> str:
-    return f'RowsSource({self._task.name!r}, {self._source!r})'
+    return f'RowsSource({self.definition.name!r}, {self._source!r})'
 
   @property
   def supports_arbitrary_sharding(self) -> bool:
@@ -82,7 +85,9 @@ class RowsSource(seqio.DataSource):
 
   def num_input_examples(self, split: str) -> int | None:
     """Returns the number of rows where the source knows it, else None."""
-    return sources.num_examples(self._source, self._task, self._names[split])
+    return sources.num_examples(
+      self._source, self.definition, self._names[split]
+    )
 
   def get_dataset(
     self,
@@ -108,11 +113,11 @@ class RowsSource(seqio.DataSource):
     if shard_info and shard_info.num_shards > 1:
       raise ValueError('a split of rows is a single shard')
     stored = self._names[split]
-    rows = list(sources.read_rows(self._source, self._task, stored))
-    dataset = tf.data.Dataset.from_tensor_slices(_tensors(rows, self._task))
+    rows = list(sources.read_rows(self._source, self.definition, stored))
+    dataset = tf.data.Dataset.from_tensor_slices(tensors(rows, self.definition))
     if shuffle:
       dataset = dataset.shuffle(len(rows), seed=seed)
-    return _trained_rows(dataset, self._task, stored)
+    return _trained_rows(dataset, self.definition, stored)
 
 
 class TfdsSource(seqio.TfdsDataSource):
@@ -136,7 +141,7 @@ class TfdsSource(seqio.TfdsDataSource):
       data_dir: TFDS data directory; None for TFDS's default.
       allow_download: whether missing data may be downloaded and prepared.
     """
-    self._task = task
+    self.definition = task
     self._allow_download = allow_download
     super().__init__(
       task.tfds,
@@ -156,7 +161,7 @@ class TfdsSource(seqio.TfdsDataSource):
     """
     self._require()
     dataset = super().get_dataset(split, *args, **kwargs)
-    return _trained_rows(dataset, self._task, split)
+    return _trained_rows(dataset, self.definition, split)
 
   def num_input_examples(self, split: str) -> int | None:
     """Returns the number of rows; see `get_dataset` for what is raised."""
@@ -165,24 +170,117 @@ class TfdsSource(seqio.TfdsDataSource):
 
   def _require(self) -> None:
     data_dir = self.tfds_dataset.data_dir or tfds.core.constants.DATA_DIR
-    directory = sources.tfds_directory(self._task, data_dir)
-    if (directory / 'dataset_info.json').exists():
-      return
-    name = self._task.tfds
-    if not self._allow_download:
-      raise _not_prepared(name, data_dir, directory, 'downloads are off')
-    logger.warning(
-      '%s is not prepared in %s: downloading from %s (once)',
-      name,
-      data_dir,
-      DOWNLOAD_SERVER,
-    )
-    try:
-      _probe(DOWNLOAD_SERVER)
-      tfds.builder(name, data_dir=data_dir).download_and_prepare()
-    except Exception as error:
-      reason = f'the download failed: {type(error).__name__}: {error}'
-      raise _not_prepared(name, data_dir, directory, reason) from error
+    directory = sources.tfds_directory(self.definition, data_dir)
+    if not (directory / 'dataset_info.json').exists():
+      name = self.definition.tfds
+      _prepare(
+        name, data_dir, directory, self._allow_download, server=DOWNLOAD_SERVER
+      )
+
+
+class RegisteredSource(seqio.DataSource):
+  """The source of a task that somebody else registered with seqio.
+
+  It says when data have to be downloaded, and gives the rows in the order of
+  the source, whose functions need not know seeds.
+  """
+
+  def __init__(
+    self, task: str, source: seqio.DataSource, allow_download: bool = True
+  ):
+    """Makes the source; nothing is read yet.
+
+    Args:
+      task: name of the task.
+      source: its own.
+      allow_download: whether missing TFDS data may be downloaded.
+    """
+    self._task = task
+    self._inner = source
+    self._allow_download = allow_download
+    super().__init__(splits=definitions.definition(task).rows.parts)
+
+  @property
+  def supports_arbitrary_sharding(self) -> bool:
+    """False: a split is one shard."""
+    return False
+
+  def list_shards(self, split: str) -> Sequence[str]:
+    """Returns the split itself, the only shard."""
+    return [split]
+
+  def num_input_examples(self, split: str) -> int | None:
+    """Returns what the inner source says."""
+    return self._inner.num_input_examples(split)
+
+  def get_dataset(
+    self,
+    split: str = 'train',
+    shuffle: bool = False,
+    seed: int | None = None,
+    shard_info: seqio.ShardInfo | None = None,
+    **unused: Any,
+  ) -> tf.data.Dataset:
+    """Returns the split's rows.
+
+    Args:
+      split: a name of `splits`.
+      shuffle: not done: the loader shuffles tokens.
+      seed: not used.
+      shard_info: only the single shard that there is.
+      **unused: what seqio passes to sources that cache or trim.
+
+    Raises:
+      UserError: TFDS data are not prepared, and a download is not allowed, or
+        failed.
+    """
+    del shuffle, seed, unused
+    if shard_info and shard_info.num_shards > 1:
+      raise ValueError('a registered source is read as a single shard')
+    if isinstance(self._inner, seqio.TfdsDataSource):
+      dataset, data_dir = self._inner.tfds_dataset.get_split_params(split)
+      if seqio_rows.prepared(dataset, data_dir) is None:
+        data_dir = data_dir or tfds.core.constants.DATA_DIR
+        directory = epath.Path(data_dir) / (dataset or '').replace(':', '/')
+        _prepare(dataset, data_dir, directory, self._allow_download)
+    return self._inner.get_dataset(split=split, shuffle=False)
+
+
+def _prepare(
+  name: str,
+  data_dir: Any,
+  directory: Any,
+  allow_download: bool,
+  *,
+  server: str | None = None,
+) -> None:
+  """Downloads and prepares TFDS data after saying so.
+
+  Args:
+    name: of the data, with configuration and version.
+    data_dir: TFDS data directory.
+    directory: where the data are going to lie.
+    allow_download: otherwise missing data are an error at once.
+    server: from which nearly all files come, where that is known.
+
+  Raises:
+    UserError: it is not allowed, or fails.
+  """
+  if not allow_download:
+    raise _not_prepared(name, data_dir, directory, 'downloads are off')
+  logger.warning(
+    '%s is not prepared in %s: downloading%s (once)',
+    name,
+    data_dir,
+    f' from {server}' if server else '',
+  )
+  try:
+    if server:
+      _probe(server)
+    tfds.builder(name, data_dir=data_dir).download_and_prepare()
+  except Exception as error:
+    reason = f'the download failed: {type(error).__name__}: {error}'
+    raise _not_prepared(name, data_dir, directory, reason) from error
 
 
 def _not_prepared(
@@ -222,7 +320,7 @@ def _trained_rows(
   return dataset.filter(lambda row: tf.equal(row['label'], task.train_label))
 
 
-def _tensors(rows: list[sources.Row], task: TaskDefinition) -> dict[str, Any]:
+def tensors(rows: list[sources.Row], task: TaskDefinition) -> dict[str, Any]:
   """Returns the rows' columns, nested as in a row."""
   columns: dict[str, Any] = {}
   for name, kind in task.fields.items():

@@ -102,3 +102,42 @@ def test_groups_are_those_of_the_task_definitions():
     if definition.group and definition.eval_splits
   }
   assert ours == theirs
+
+
+def test_a_task_of_a_users_own_is_a_group():
+  scores = {
+    'reviews': {'accuracy': 40.0, 'f1': 60.0},
+    'glue_rte': {'accuracy': 70.0},
+    'glue_wnli': {'accuracy': 1.0},
+    'unscored': {},
+    'words': {'em': 90.0},
+  }
+  assert metrics.group_scores(scores) == {
+    'glue/rte': 70.0,
+    'reviews': 50.0,
+    'words': 90.0,
+  }
+  assert metrics.averages(scores) == {'glue_partial': 70.0, 'all': 70.0}
+  groups = metrics.groups_of_averages(scores)
+  assert groups['glue_partial'] == ('glue/rte',)
+  assert groups['all'] == ('glue/rte', 'reviews', 'words')
+  del scores['glue_rte']
+  assert metrics.averages(scores) == {'all': 70.0}
+
+
+def test_own_tasks_leave_the_other_averages_as_they_are():
+  scores = {**HYPERFORMER_BASE, **SUPER_GLUE}
+  before = metrics.averages(scores)
+  after = metrics.averages({**scores, 'reviews': {'accuracy': 0.0}})
+  assert list(after) == [*before, 'all']
+  assert {name: after[name] for name in before} == before
+  assert after['all'] == pytest.approx(before['glue_super_glue'] * 16 / 17)
+
+
+def test_tasks_outside_every_group_are_those_of_the_definitions():
+  ours = {
+    name
+    for name, definition in definitions.DEFINITIONS.items()
+    if definition.group is None or not definition.eval_splits
+  }
+  assert set(metrics.OUTSIDE) == ours

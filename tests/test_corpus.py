@@ -8,6 +8,7 @@ from hypergrid_jax import corpus
 from hypergrid_jax.data import vocabularies
 from hypergrid_jax.data.config import DataConfig
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.tasks import mixtures
 
 MIXTURE = ('glue_rte', 'glue_mnli', 'glue_mnli_matched', 'super_glue_copa')
 
@@ -101,6 +102,58 @@ def test_only_some_tasks_are_evaluated(files, tmp_path):
   ]
   with pytest.raises(UserError, match="Did you mean 'glue_rte'"):
     open_corpus(files, tmp_path, only=('glue_rtee',))
+
+
+def test_mixtures_and_tasks_in_one_run():
+  named = ('glue_mnli_matched', 'super_glue', 'super_glue_cb', 'glue_rte')
+  found = corpus.task_names(named)
+  assert found[0] == 'glue_mnli_matched'
+  assert found[1:9] == mixtures.MIXTURES['super_glue'].tasks
+  assert found[9:] == ('glue_rte',)
+
+
+def test_nothing_to_evaluate_beside_training(files, tmp_path):
+  for name in ('glue/rte/validation', 'glue/mnli/validation_matched'):
+    (files / f'{name}.jsonl').unlink()
+  with pytest.raises(UserError, match='has a validation split; there is noth'):
+    open_corpus(files, tmp_path)
+  assert open_corpus(files, tmp_path, train=False).evaluation == []
+  opened = open_corpus(files, tmp_path, split='train')
+  assert [split for _, split, _ in opened.evaluation] == ['train']
+
+
+@pytest.mark.parametrize(
+  ('mixing', 'note'),
+  [
+    ({}, 'Tasks are mixed at the registered rates of mine.'),
+    (
+      {'mixing': 'equal'},
+      "data.mixing = 'equal' replaces the registered rates of mine.",
+    ),
+    (
+      {'weights': {'glue_rte': 1}},
+      'data.weights replaces the registered rates of mine.',
+    ),
+  ],
+)
+def test_whether_registered_rates_are_used_is_said(
+  files, tmp_path, mixing, note
+):
+  def rates(_):
+    return {'glue_rte': 3.0}
+
+  mixtures.add(mixtures.MixtureDefinition('mine', ('glue_rte',), rates))
+  data = DataConfig(
+    mixture=('mine',),
+    source=f'files:{files}',
+    vocabulary='bytes',
+    **mixing,
+  )
+  opened = corpus.open_corpus(
+    data, vocabularies.load_vocabulary('bytes'), token_dir=tmp_path / 'tokens'
+  )
+  assert opened.rates is rates
+  assert opened.notes == (note,)
 
 
 def test_a_mixture_by_name():

@@ -224,10 +224,23 @@ def fake_task(*metric_fns, predict=None):
 
 
 def test_value_that_is_no_number_is_refused_by_name():
-  with pytest.raises(UserError, match="mine: metric 'story' is of type Text"):
-    metrics.score(
-      fake_task(lambda t, p: {'story': seqio.metrics.Text('x')}), ['a'], ['a']
-    )
+  with pytest.raises(UserError, match="mine: metric 'story' is of type str"):
+    metrics.score(fake_task(lambda t, p: {'story': 'x'}), ['a'], ['a'])
+
+
+def test_what_seqio_only_displays_is_left_out():
+  found = metrics.score(
+    fake_task(
+      lambda t, p: {
+        'story': seqio.metrics.Text('x'),
+        'spread': seqio.metrics.Histogram(np.arange(3)),
+        'share': seqio.metrics.Scalar(7),
+      }
+    ),
+    ['a'],
+    ['a'],
+  )
+  assert found == {'share': 7.0}
 
 
 def test_scalar_of_seqio_is_read_and_nan_is_zero():
@@ -286,6 +299,29 @@ def test_verdict_of_one_example(name, example, prediction, verdict):
   targets, outputs = metrics.postprocess(task(name), [example], [prediction])
   found = metrics.example_verdict(task(name), targets[0], outputs[0])
   assert found == verdict
+
+
+def test_verdict_of_a_target_with_parts_is_the_score_alone():
+  made = fake_task(lambda t, p: {'half': 100 * (t[0]['a'] == p[0]), 'no': 0.0})
+  assert metrics.example_verdict(made, {'a': 'x'}, 'x') == {'score': 50.0}
+  without = fake_task()
+  assert metrics.example_verdict(without, {'a': 'x'}, 'x') == {'correct': False}
+  assert metrics.example_verdict(without, ['x'], ['x']) == {'correct': True}
+
+
+@pytest.mark.parametrize(
+  ('target', 'prediction', 'correct'),
+  [
+    (np.array([1, 2]), np.array([1, 2]), True),
+    (np.array([1, 2]), np.array([1, 2, 2]), False),
+    (np.array([1, 1]), 1, False),
+    ((1, 'a'), (1, 'a'), True),
+    ('a', 'a\x00', False),
+  ],
+)
+def test_verdict_of_other_values(target, prediction, correct):
+  found = metrics.example_verdict(fake_task(), target, prediction)
+  assert found == {'correct': correct}
 
 
 def test_verdict_of_equal_numbers_written_differently():

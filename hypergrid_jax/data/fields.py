@@ -1,6 +1,6 @@
 """Checks the values of one row against the fields of a task.
 
-The kinds of field are those of `hypergrid_jax.tasks.definitions`. Every
+The kinds of field are those of `hypergrid_jax.tasks.task_definition`. Every
 message begins with where the row stands, normally `file:line`.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from hypergrid_jax.errors import UserError, closest
 
-_ABSENT = object()
+ABSENT = object()
 _UNLABELLED = {'label': -1, 'score': -1.0, 'texts': ()}
 _TYPE_NAMES = {
   str: 'text',
@@ -32,6 +32,16 @@ class Cell(str):
   __slots__ = ()
 
 
+class JsonFloat(float):
+  """A number of a JSON row, which remembers how it was written."""
+
+  def __new__(cls, text: str):
+    """Reads the number."""
+    number = super().__new__(cls, text)
+    number.text = text
+    return number
+
+
 def checked_row(
   values: Mapping[str, Any], definition: Any, *, split: str, where: str
 ) -> dict[str, Any]:
@@ -49,12 +59,15 @@ def checked_row(
   row: dict[str, Any] = {}
   may_lack_label = split == definition.test_split
   for name, kind in definition.fields.items():
-    value = _find(values, name)
+    value = find(values, name)
     unlabelled = may_lack_label and _holds_label(name, kind)
-    if value is _ABSENT and unlabelled:
+    if value is ABSENT and unlabelled:
       value = _UNLABELLED[kind]
-    if value is _ABSENT:
-      raise UserError(_missing(values, name, definition, where))
+    if value is ABSENT:
+      raise UserError(
+        f'{missing(values, name, where)} Rows of {definition.name} have: '
+        f'{", ".join(definition.fields)}.'
+      )
     here = f'{where}: field {name!r}'
     if isinstance(value, Cell):
       value = _parse_cell(value, kind, here)
@@ -77,13 +90,15 @@ def parse_json_object(line: str, where: str) -> dict[str, Any]:
     UserError: the line is not one strict JSON object.
   """
   try:
-    value = json.loads(line, parse_constant=_refuse_constant)
+    value = json.loads(
+      line, parse_constant=_refuse_constant, parse_float=JsonFloat
+    )
   except (ValueError, RecursionError) as error:
     raise UserError(f'{where}: not valid JSON: {error}.') from error
   if not isinstance(value, dict):
     raise UserError(
       f'{where}: expected a JSON object with the fields of the row, got '
-      f'{_type_name(value)}.'
+      f'{type_name(value)}.'
     )
   return value
 
@@ -92,40 +107,75 @@ def _refuse_constant(name: str) -> None:
   raise ValueError(f'{name} is not JSON')
 
 
-def _find(values: Mapping[str, Any], name: str) -> Any:
+def find(values: Mapping[str, Any], name: str) -> Any:
+  """Returns the value of a field, nested where its name has slashes.
+
+  Args:
+    values: a JSON object, or `Cell`s by column name.
+    name: 'a/b' is values['a/b'] or else values['a']['b'].
+
+  Returns:
+    The value, or `ABSENT`.
+  """
   if name in values:
     return values[name]
   outer, _, inner = name.partition('/')
   nested = values.get(outer) if inner else None
-  if isinstance(nested, dict) and inner in nested:
-    return nested[inner]
-  return _ABSENT
+  return find(nested, inner) if isinstance(nested, dict) else ABSENT
+
+
+def missing(values: Mapping[str, Any], name: str, where: str) -> str:
+  """Returns the message for a field that a row does not have."""
+  found = ', '.join(map(repr, values)) or 'none'
+  return (
+    f'{where}: field {name!r} is missing; fields found: {found}.'
+    f'{closest(name, values)}'
+  )
+
+
+def as_text(value: Any, here: str) -> str:
+  """Returns the text of a value: as it stands, numbers as JSON writes them.
+
+  Args:
+    value: of a JSON object, or a `Cell`.
+    here: file, line and field for messages.
+
+  Raises:
+    UserError: the value is null, a list or an object, or no valid text.
+  """
+  if isinstance(value, str):
+    return _check_text(str(value), here, None, False)
+  if isinstance(value, bool):
+    return 'true' if value else 'false'
+  if isinstance(value, JsonFloat):
+    return value.text
+  if isinstance(value, int | float):
+    return repr(value)
+  hint = ''
+  if isinstance(value, dict):
+    inner = ', '.join(map(repr, value)) or 'nothing'
+    hint = f' It holds {inner}; a nested field is written with a slash.'
+  raise UserError(f'{wrong(here, "text or a number", value)}{hint}')
 
 
 def _holds_label(name: str, kind: str) -> bool:
   return kind in ('label', 'score') or name == 'answers'
 
 
-def _missing(
-  values: Mapping[str, Any], name: str, definition: Any, where: str
-) -> str:
-  found = ', '.join(map(repr, values)) or 'none'
-  return (
-    f'{where}: field {name!r} is missing; fields found: {found}.'
-    f'{closest(name, values)} Rows of {definition.name} have: '
-    f'{", ".join(definition.fields)}.'
-  )
+def type_name(value: Any) -> str:
+  """Returns what a JSON or TOML value is, in words."""
+  for kind in type(value).__mro__:
+    if kind in _TYPE_NAMES:
+      return _TYPE_NAMES[kind]
+  return type(value).__name__
 
 
-def _type_name(value: Any) -> str:
-  return _TYPE_NAMES.get(type(value), type(value).__name__)
-
-
-def _wrong(here: str, expected: str, value: Any) -> UserError:
+def wrong(here: str, expected: str, value: Any) -> UserError:
+  """Returns the error for a value that is not what it should be."""
   shown = repr(value)
   shown = shown if len(shown) <= 60 else f'{shown[:60]}...'
   return UserError(
-    f'{here}: expected {expected}, got {_type_name(value)}: {shown}.'
+    f'{here}: expected {expected}, got {type_name(value)}: {shown}.'
   )
 
 
@@ -149,7 +199,7 @@ def _parse_cell(cell: Cell, kind: str, here: str) -> Any:
 def _check_text(value: Any, here: str, definition: Any, unlabelled: bool):
   del definition, unlabelled
   if not isinstance(value, str):
-    raise _wrong(here, 'text', value)
+    raise wrong(here, 'text', value)
   try:
     value.encode('utf-8')
   except UnicodeEncodeError as error:
@@ -162,7 +212,7 @@ def _check_text(value: Any, here: str, definition: Any, unlabelled: bool):
 
 def _check_texts(value: Any, here: str, definition: Any, unlabelled: bool):
   if not isinstance(value, (list, tuple)):
-    raise _wrong(here, 'a list of texts', value)
+    raise wrong(here, 'a list of texts', value)
   if not value and not unlabelled:
     raise UserError(f'{here}: the list is empty; expected at least one text.')
   return [
@@ -174,7 +224,7 @@ def _check_texts(value: Any, here: str, definition: Any, unlabelled: bool):
 def _check_integer(value: Any, here: str, definition: Any, unlabelled: bool):
   del definition, unlabelled
   if type(value) is not int:
-    raise _wrong(here, 'a whole number', value)
+    raise wrong(here, 'a whole number', value)
   if not -(2**31) <= value < 2**31:
     raise UserError(f'{here}: {value} does not fit into 32 bits.')
   return value
@@ -186,7 +236,7 @@ def _check_label(value: Any, here: str, definition: Any, unlabelled: bool):
   )
   expected = f'one of {names}' + (' or -1 (unlabelled)' if unlabelled else '')
   if type(value) is not int:
-    raise _wrong(here, expected, value)
+    raise wrong(here, expected, value)
   if not (0 <= value < len(definition.classes) or (unlabelled and value == -1)):
     raise UserError(f'{here}: {value} is out of range; expected {expected}.')
   return value
@@ -194,8 +244,8 @@ def _check_label(value: Any, here: str, definition: Any, unlabelled: bool):
 
 def _check_score(value: Any, here: str, definition: Any, unlabelled: bool):
   del definition
-  if type(value) not in (int, float):
-    raise _wrong(here, 'a number', value)
+  if isinstance(value, bool) or not isinstance(value, int | float):
+    raise wrong(here, 'a number', value)
   in_range = math.isfinite(value) and 0 <= value <= _MAX_SCORE
   if not (in_range or (unlabelled and value == -1)):
     raise UserError(

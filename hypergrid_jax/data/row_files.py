@@ -18,8 +18,8 @@ What happens to odd text:
 * Fields that the task does not have are ignored.
 * Only test splits may be unlabelled: there a label may be -1 or left out, and
   ReCoRD's answers may be empty or left out.
-* A file whose name has another part before the suffix, such as
-  `train.partial.jsonl`, is never read.
+* In a `files:` source, a file whose name has another part before the suffix,
+  such as `train.partial.jsonl`, is never read.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +35,16 @@ from hypergrid_jax.errors import UserError
 SUFFIXES = tuple(
   form + packed for form in ('.jsonl', '.tsv', '.csv') for packed in ('', '.gz')
 )
+
+# Of GLUE's and SuperGLUE's files.
+_BYTES_PER_ROW = 300
+_GZIP_RATIO = 3
+
+
+def estimated_rows(path: pathlib.Path) -> int:
+  """Returns about how many rows a file has, by its size."""
+  packed = _GZIP_RATIO if path.suffix == '.gz' else 1
+  return packed * path.stat().st_size // _BYTES_PER_ROW
 
 
 def read(path: pathlib.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -4,7 +4,8 @@ A source is named by a text: `sample`, `tfds`, or `files:DIR`, where DIR holds
 `{glue,super_glue}/<config>/<split>.{jsonl,tsv,csv}[.gz]` with TFDS's field
 names. Every source gives the same rows: dicts with the fields of the task's
 definition, in the order of the source. Nothing here loads TensorFlow; TFDS
-rows themselves are read by `hypergrid_jax.tasks.registry`.
+rows themselves are read by `hypergrid_jax.tasks.registry`. A task that brings
+its own rows (`TaskDefinition.rows`) has the same ones under every source.
 
 Files are read as `hypergrid_jax.data.row_files` says; their fields are checked
 by `hypergrid_jax.data.fields`.
@@ -81,6 +82,8 @@ def read_rows(source: str, definition: Any, split: str) -> Iterator[Row]:
     UserError: the split is missing or empty, or a row is not as the definition
       says; with file and line.
   """
+  if definition.rows is not None:
+    return definition.rows.read(split)
   parsed = parse_source(source)
   if parsed.kind == 'tfds':
     raise ValueError("read_rows reads 'files:DIR' and 'sample', not 'tfds'")
@@ -107,6 +110,8 @@ def available_splits(source: str, definition: Any) -> dict[str, str]:
   Raises:
     UserError: the source does not exist, or a split is there twice.
   """
+  if definition.rows is not None:
+    return dict(definition.rows.splits())
   parsed = parse_source(source)
   if parsed.kind == 'sample':
     from hypergrid_jax.tasks import sample
@@ -147,6 +152,8 @@ def source_fingerprint(source: str, definition: Any, split: str) -> str:
   Raises:
     UserError: the split is not there.
   """
+  if definition.rows is not None:
+    return definition.rows.fingerprint(split)
   parsed = parse_source(source)
   task = f'{definition.benchmark}/{definition.config}/{split}'
   if parsed.kind == 'sample':
@@ -180,6 +187,8 @@ def num_examples(source: str, definition: Any, split: str) -> int | None:
     The number of rows before any preprocessing; None for files, which would
     have to be read, and for TFDS data that are not prepared.
   """
+  if definition.rows is not None:
+    return definition.rows.count(split)
   parsed = parse_source(source)
   if parsed.kind == 'sample':
     return len(_sample_rows(definition, split))

@@ -12,7 +12,7 @@ import json
 import pathlib
 import re
 
-from hypergrid_jax.data import fields, sources
+from hypergrid_jax.data import fields, row_files, sources
 from hypergrid_jax.data.vocabularies import Vocabulary
 from hypergrid_jax.tasks import definitions
 
@@ -25,12 +25,15 @@ class TokenRequest:
   """One split of one task as token ids.
 
   Attributes:
-    task: name of one of our tasks, or of one registered with seqio.
+    task: name of a task that `definitions` knows.
     split: of the task.
-    source: 'sample', 'tfds' or 'files:DIR'; a task registered with seqio by
-      somebody else reads its own.
+    source: 'sample', 'tfds' or 'files:DIR'; a task that brings its own rows
+      reads those.
     vocabulary: 'sample', 'bytes' or the path of a SentencePiece model.
     lengths: tokens that inputs and targets are cut to.
+    task_file: the file or module that defines the task, for processes that do
+      not know it yet; None for the tasks of this package.
+    part: which rows of the split, as `tasks.protocols` names them; '' for all.
   """
 
   task: str
@@ -38,15 +41,18 @@ class TokenRequest:
   source: str
   vocabulary: str
   lengths: tuple[int, int]
+  task_file: str | None = None
+  part: str = ''
 
   @property
   def label(self) -> str:
-    """Task and split as they appear in messages."""
-    return f'{self.task}/{self.split}'
+    """Task, split and part as they appear in messages."""
+    return f'{self.task}/{self.split}{self.part}'
 
   def directory(self, root: pathlib.Path, fingerprint: str) -> pathlib.Path:
     """Returns where the store lies below the token directory."""
-    return root / _plain(self.task) / f'{_plain(self.split)}-{fingerprint[:16]}'
+    split = _plain(self.split + self.part)
+    return root / _plain(self.task) / f'{split}-{fingerprint[:16]}'
 
 
 def fingerprint(request: TokenRequest, vocabulary: Vocabulary) -> str:
@@ -57,22 +63,19 @@ def fingerprint(request: TokenRequest, vocabulary: Vocabulary) -> str:
     vocabulary: the loaded `request.vocabulary`.
 
   Raises:
-    UserError: the source does not have the split.
+    UserError: there is no such task, or the source does not have the split.
   """
-  task = definitions.DEFINITIONS.get(request.task)
-  # The rows of a task that somebody else registered are known to seqio only;
-  # reading them here would load TensorFlow.
-  rows = 'its own'
-  if task is not None:
-    rows = sources.source_fingerprint(request.source, task, request.split)
+  task = definitions.definition(request.task)
+  sample = request.source == 'sample' and task.rows is None
   parts = {
     'format': FORMAT,
     'task': request.task,
     'split': request.split,
+    'part': request.part,
     'lengths': list(request.lengths),
     'vocabulary': vocabulary.fingerprint,
-    'rows': rows,
-    'code': _code_fingerprint(sample=request.source == 'sample'),
+    'rows': sources.source_fingerprint(request.source, task, request.split),
+    'code': _code_fingerprint(sample=sample),
     'versions': {name: _version(name) for name in ('seqio', 't5')},
   }
   text = json.dumps(parts, sort_keys=True)
@@ -104,5 +107,5 @@ def _code_files(*, sample: bool) -> Iterator[pathlib.Path]:
   yield from sorted(folder.glob('*.py'))
   if sample:
     yield from sorted((folder / 'sample').glob('*.py'))
-  yield pathlib.Path(fields.__file__)
-  yield pathlib.Path(sources.__file__)
+  for module in (fields, row_files, sources):
+    yield pathlib.Path(module.__file__)

@@ -18,10 +18,10 @@ import tempfile
 import threading
 import traceback
 
-from hypergrid_jax.data import tokenizing
+from hypergrid_jax.data import processes, tokenizing
 from hypergrid_jax.data.token_requests import TokenRequest
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.tasks.definitions import DEFINITIONS
+from hypergrid_jax.tasks import definitions, task_files
 
 # A worker takes about 6 s to load TensorFlow, in which 30,000 examples can be
 # tokenised.
@@ -44,8 +44,8 @@ def build_all(requests: Sequence[TokenRequest], root: pathlib.Path, progress):
     request: tokenizing.expected_examples(request) for request in requests
   }
   for request in requests:
-    # A task registered by the caller's own code is unknown to a worker.
-    (shared if request.task in DEFINITIONS else alone).append(request)
+    progress(request.label, 0, sizes[request])
+    (shared if _known_to_workers(request) else alone).append(request)
   shared.sort(key=sizes.__getitem__, reverse=True)
   workers = min(
     os.cpu_count() or 1,
@@ -60,25 +60,23 @@ def build_all(requests: Sequence[TokenRequest], root: pathlib.Path, progress):
     tokenizing.build(request, root, progress)
 
 
+def _known_to_workers(request: TokenRequest) -> bool:
+  """False for a task that only the caller's own code has registered."""
+  task = definitions.definition(request.task)
+  return task.rows is None or task.task_file is not None
+
+
 class _Worker:
   """A process that tokenises the requests it is given, one after the other."""
 
   def __init__(self):
     self._log = tempfile.TemporaryFile()
-    environment = {
-      **os.environ,
-      'PYTHONPATH': os.pathsep.join(path or os.curdir for path in sys.path),
-      'TF_CPP_MIN_LOG_LEVEL': '3',
-      # Accelerators belong to the caller.
-      'CUDA_VISIBLE_DEVICES': '-1',
-      'JAX_PLATFORMS': 'cpu',
-    }
     self._process = subprocess.Popen(
-      [sys.executable, '-m', 'hypergrid_jax.data.token_workers'],
+      processes.command('hypergrid_jax.data.token_workers'),
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=self._log,
-      env=environment,
+      env=processes.environment(),
       text=True,
     )
 
@@ -166,6 +164,8 @@ def _serve(commands, replies):
     job = json.loads(line)
     values = {**job['request'], 'lengths': tuple(job['request']['lengths'])}
     try:
+      if values['task_file'] is not None:
+        task_files.load([values['task_file']], cache=job['root'])
       tokenizing.build(
         TokenRequest(**values),
         pathlib.Path(job['root']),

@@ -1,7 +1,7 @@
 """Builds a token store through a seqio task; the one place that tokenises."""
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import dataclasses
 import errno
 import pathlib
@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from hypergrid_jax import installation
-from hypergrid_jax.data import sources, token_files
+from hypergrid_jax.data import row_files, sources, token_files
 from hypergrid_jax.data.token_requests import TokenRequest, fingerprint
 from hypergrid_jax.data.vocabularies import Vocabulary, load_vocabulary
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.tasks.definitions import DEFINITIONS
+from hypergrid_jax.tasks import definitions
 
 _REPORT_EVERY = 500
-# Of GLUE's and SuperGLUE's files.
-_BYTES_PER_EXAMPLE = 300
-_GZIP_RATIO = 3
+_NO_TARGET = ('<unk>', '-1.0')
+# For preprocessors that draw at random: a split is tokenised once, and every
+# host that builds its store is to build the same one.
+_SEED = 0
 _STORAGE_ERRORS = (
   errno.ENOSPC,
   errno.EDQUOT,
@@ -59,7 +60,8 @@ def build(request: TokenRequest, root: pathlib.Path, progress):
       writer.close()
     token_files.publish(partial, request.directory(root, mark))
   except OSError as error:
-    if error.errno not in _STORAGE_ERRORS:
+    # Why ever no directory could be made, it is not the rows' fault.
+    if partial is not None and error.errno not in _STORAGE_ERRORS:
       raise
     raise UserError(
       f'{request.label}: the token store in {root} cannot be written:'
@@ -73,26 +75,14 @@ def build(request: TokenRequest, root: pathlib.Path, progress):
 
 def _write(request, vocabulary: Vocabulary, writer, progress) -> dict[str, int]:
   """Runs the seqio task into `writer`; returns the manifest's counts."""
-  task = _task(request)
-  definition = DEFINITIONS.get(request.task)
+  definition = definitions.definition(request.task)
   expected = expected_examples(request)
-  dataset = task.get_dataset(
-    sequence_length={
-      'inputs': request.lengths[0],
-      'targets': request.lengths[1],
-    },
-    split=request.split,
-    use_cached=False,
-    shuffle=False,
-    num_epochs=1,
-    try_in_mem_cache=False,
-  )
   counts = collections.Counter()
-  for example in dataset.as_numpy_iterator():
+  ended = False
+  for example in _examples(request, definition):
     inputs, targets = example.pop('inputs'), example.pop('targets')
     values = {name: _plain(value) for name, value in example.items()}
     where = f'{request.label}, example {counts["examples"]}'
-    _check_label(values, definition, request.split, where)
     for name, tokens, limit in zip(
       ('inputs', 'targets'), (inputs, targets), request.lengths, strict=True
     ):
@@ -102,52 +92,89 @@ def _write(request, vocabulary: Vocabulary, writer, progress) -> dict[str, int]:
       counts[f'{name}_tokens'] += len(tokens)
       unknown = int(np.count_nonzero(tokens == vocabulary.unk_id))
       counts[f'unknown_{name}_tokens'] += unknown
+      if not isinstance(text, str):  # a preprocessor that makes ids itself
+        values[f'{name}_pretokenized'] = vocabulary.decode(tokens)
+    _check_label(values, definition, request.split, where)
+    ended |= bool(targets[-1] == vocabulary.eos_id)
     writer.add(inputs, targets, values)
     counts['examples'] += 1
     if counts['examples'] % _REPORT_EVERY == 0:
       expected = max(expected, counts['examples'] + _REPORT_EVERY)
       progress(request.label, counts['examples'], expected)
   if not counts['examples']:
+    where = request.source if definition.rows is None else 'its own source'
     raise UserError(
-      f'{request.task}: the split {request.split!r} of {request.source} gives'
-      ' no examples.'
+      f'{request.task}: the split {request.split!r} of {where} gives no'
+      ' examples.'
+    )
+  if not ended:
+    raise UserError(
+      f'{request.label}: no target ends with the end-of-sequence id, so that a'
+      ' model would never learn to stop. Add'
+      ' seqio.preprocessors.append_eos_after_trim to its preprocessors.'
     )
   progress(request.label, counts['examples'], counts['examples'])
   return dict(counts)
 
 
-def _task(request: TokenRequest):
-  """Returns the seqio task, with the wanted features and split."""
-  with installation.loading_tensorflow():
-    import tensorflow as tf
+def _examples(request: TokenRequest, definition) -> Iterator[dict[str, Any]]:
+  """Yields the examples of the seqio task, as NumPy arrays and bytes.
 
-    from hypergrid_jax.tasks import registry
-  _hide_accelerators(tf)
+  Raises:
+    UserError: the examples lack inputs or targets, or code of a user's own
+      fails.
+  """
+  task = _task(request)
+  lengths = dict(zip(('inputs', 'targets'), request.lengths, strict=True))
+  try:
+    dataset = task.get_dataset(
+      sequence_length=lengths,
+      split=request.split,
+      use_cached=False,
+      shuffle=False,
+      seed=_SEED,
+      num_epochs=1,
+      try_in_mem_cache=False,
+    )
+    for example in dataset.as_numpy_iterator():
+      for name in lengths:
+        if name not in example:
+          raise UserError(
+            f'{request.label}: its examples have no {name!r}, only'
+            f' {", ".join(example)}.'
+          )
+      yield example
+  except UserError:
+    raise
+  except Exception as error:
+    if definition.benchmark != 'seqio':
+      raise
+    raise UserError(
+      f'{request.label}: reading or preprocessing its examples fails, in'
+      f' {definition.task_file or "code of this process"}:'
+      f' {type(error).__name__}: {error}'
+    ) from error
+
+
+def _task(request: TokenRequest):
+  """Returns the seqio task, with the wanted features and part of its rows."""
+  with installation.loading_tensorflow():
+    from hypergrid_jax.tasks import registry, split_parts
   task = registry.seqio_task(
     request.task, source=request.source, vocabulary=request.vocabulary
   )
-  for name in ('inputs', 'targets'):
-    feature = task.output_features.get(name)
-    if feature is None or feature.rank != 1:
-      raise UserError(
-        f'{request.task} has no output feature {name!r} of rank 1, which a'
-        ' text-to-text model needs. Its features are'
-        f' {", ".join(task.output_features)}.'
+  if request.part:
+    task = task.replace(
+      source=split_parts.PartSource(
+        task.source, request.part, task=request.task
       )
-  if request.task not in DEFINITIONS and request.split not in task.splits:
+    )
+  if request.split not in task.splits:
     raise UserError(
       f'{request.task} has no split {request.split!r}; it has'
       f' {", ".join(task.splits)}.'
     )
   return task
-
-
-def _hide_accelerators(tf):
-  """Keeps TensorFlow from claiming the memory of JAX's devices."""
-  try:
-    tf.config.set_visible_devices([], 'GPU')
-  except RuntimeError:
-    return  # TensorFlow is in use already; what it claimed it has claimed.
 
 
 def _plain(value: Any) -> Any:
@@ -169,14 +196,15 @@ def _plain(value: Any) -> Any:
 
 
 def _check_label(values: Mapping[str, Any], definition, split: str, where: str):
-  # T5 writes '<unk>' for a missing label. In a test split that is expected;
-  # elsewhere it would be trained on, or match a prediction that is no label.
-  if definition is None or definition.labels is None:
+  # T5 writes '<unk>' for a missing label and '-1.0' for a missing score. In a
+  # test split that is expected; elsewhere it would be trained on, or match a
+  # prediction that is no label.
+  if definition.labels is None:
     return
   label = values['targets_pretokenized']
   if label in definition.labels:
     return
-  if split == definition.test_split and label == '<unk>':
+  if split == definition.test_split and label in _NO_TARGET:
     return
   raise UserError(
     f'{where}: the target is {label!r}; expected one of'
@@ -205,16 +233,15 @@ def _is_cut(tokens, text, limit: int, vocabulary: Vocabulary) -> bool:
 
 def expected_examples(request: TokenRequest) -> int:
   """Estimates the number of examples of a split without reading it."""
-  definition = DEFINITIONS.get(request.task)
-  if definition is None:
-    return 0
+  definition = definitions.definition(request.task)
   known = sources.num_examples(request.source, definition, request.split)
   if known is not None:
     return known
+  if definition.rows is not None:
+    return definition.rows.estimate(request.split)
   parsed = sources.parse_source(request.source)
   if parsed.kind == 'tfds':
     is_train = request.split == definition.train_split
     return definition.train_examples if is_train else 0
   path = sources.find_file(parsed.directory, definition, request.split)
-  packed = _GZIP_RATIO if path.suffix == '.gz' else 1
-  return packed * path.stat().st_size // _BYTES_PER_EXAMPLE
+  return row_files.estimated_rows(path)

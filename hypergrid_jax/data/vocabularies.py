@@ -83,7 +83,8 @@ class SentencePieceVocabulary:
     self._processor = sentencepiece.SentencePieceProcessor()
     try:
       self._processor.LoadFromSerializedProto(model.SerializeToString())
-    except RuntimeError as error:
+    # The second: its message holds bytes of a piece that is no text.
+    except (RuntimeError, UnicodeDecodeError) as error:
       raise _not_a_model(path, str(error)) from error
     self.size = self._processor.GetPieceSize()
     ids = {

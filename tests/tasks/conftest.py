@@ -1,8 +1,13 @@
 """Data that several tests of the tasks read: the same rows in two sources."""
 
+import json
+import pathlib
+import sys
+
 import pytest
 
-from hypergrid_jax.tasks import definitions
+from hypergrid_jax.errors import UserError
+from hypergrid_jax.tasks import definitions, seqio_tasks
 from tests.tasks import tiny_rows
 
 
@@ -38,3 +43,45 @@ def tfds_dir(tmp_path_factory):
       split_datasets=datasets,
     )
   return directory
+
+
+@pytest.fixture
+def fresh_process():
+  """Returns what makes a folder's modules as if they were never imported."""
+  import seqio
+
+  from hypergrid_jax.tasks import registry
+
+  kinds = (seqio.TaskRegistry, seqio.MixtureRegistry)
+  before = {name for kind in kinds for name in kind.names()}
+
+  def forget(folder):
+    for name, module in list(sys.modules.items()):
+      file = getattr(module, '__file__', None) or ''
+      if pathlib.Path(file).parent == folder:
+        del sys.modules[name]
+    for kind in kinds:
+      for name in set(kind.names()) - before:
+        kind.remove(name)
+    registry._IMPORTED.clear()
+
+  return forget
+
+
+@pytest.fixture
+def asked(monkeypatch, fresh_process):
+  """Describes modules in this process; returns what was asked for."""
+  from hypergrid_jax.tasks import seqio_facts
+
+  calls = []
+
+  def ask(*arguments):
+    calls.append(arguments)
+    fresh_process(pathlib.Path(arguments[0]).resolve().parent)
+    answer = json.loads(json.dumps(seqio_facts.main(list(arguments))))
+    if 'user error' in answer:
+      raise UserError(answer['user error'])
+    return answer['result']
+
+  monkeypatch.setattr(seqio_tasks, '_ask', ask)
+  return calls

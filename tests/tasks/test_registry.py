@@ -1,6 +1,7 @@
 """Every task against the t5 package's own, on the same rows."""
 
 import importlib
+import json
 import multiprocessing
 import os
 
@@ -9,8 +10,8 @@ import pytest
 import seqio
 
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.tasks import definitions, mixtures
-from tests.tasks import tiny_rows
+from hypergrid_jax.tasks import definitions, mixtures, task_files
+from tests.tasks import own_files, tiny_rows
 from tests.tasks.reference import examples, t5_task
 
 ALL = list(definitions.DEFINITIONS.values())
@@ -226,9 +227,63 @@ def test_a_users_module_that_cannot_be_imported(
     registry.import_task_module(str(module))
 
 
+def test_a_module_that_breaks_leaves_nothing_registered(registry, tmp_path):
+  path = own_files.write_module(
+    tmp_path,
+    more="seqio.MixtureRegistry.add('m', [('first_word', 1)])\nbreaks_here\n",
+  )
+  before = seqio.TaskRegistry.names(), seqio.MixtureRegistry.names()
+  before = [set(names) for names in before]
+  with pytest.raises(UserError, match='breaks_here'):
+    registry.import_task_module(path)
+  assert [
+    set(seqio.TaskRegistry.names()),
+    set(seqio.MixtureRegistry.names()),
+  ] == before
+
+
 def test_an_unknown_task_gives_the_closest_names(registry):
   with pytest.raises(UserError, match="mean 'super_glue_boolq'"):
     registry.seqio_task('super_glue_bolq', source='tfds', vocabulary='bytes')
+
+
+@pytest.mark.parametrize(
+  'value',
+  [
+    b'text \xff',
+    np.int64(3),
+    np.float64(0.5),
+    np.bool_(True),
+    np.array([1, 2], np.int64),
+    np.array([b'a', b'bc'], object),
+    np.array([[0.5, 1.0]]),
+  ],
+  ids=repr,
+)
+def test_values_of_a_store_become_what_seqio_gives(registry, value):
+  from hypergrid_jax.data import tokenizing
+
+  kept = json.loads(json.dumps(tokenizing._plain(value)))
+  found = registry.as_tensor(kept)
+  assert type(found) is type(value)
+  np.testing.assert_array_equal(found, value)
+  if not isinstance(value, bytes):
+    assert found.dtype == value.dtype
+
+
+def test_ragged_and_nested_values_of_a_store(registry):
+  found = registry.as_tensor({'a': [[1], [2, 3]], 'b': {'c': []}})
+  assert [row.tolist() for row in found['a']] == [[1], [2, 3]]
+  assert found['b']['c'].shape == (0,)
+
+
+def test_a_name_that_somebody_else_has_registered(registry, tmp_path):
+  task = seqio.TaskRegistry.get('glue_sst2')
+  source = seqio.TextLineDataSource({'train': 'x'})
+  seqio.TaskRegistry.add_provider('reviews', task.replace(source=source))
+  with pytest.raises(UserError, match='belongs to a task that is registered'):
+    task_files.load([own_files.write_reviews(tmp_path)])
+  assert 'reviews' not in definitions.DEFINITIONS
 
 
 class TestMissingTfdsData:
