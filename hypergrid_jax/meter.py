@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import time
 
 from hypergrid_jax import types
-from hypergrid_jax.data import loader as loader_lib
+from hypergrid_jax.data import prefetching
 
 
 class Meter:
   """Passes batches on and measures them: tokens, padding, waiting."""
 
-  def __init__(self, batches: loader_lib.Prefetcher):
+  def __init__(self, batches: prefetching.Prefetcher):
     self._batches = batches
     self._reset()
 

@@ -1,6 +1,6 @@
 """What a run says of itself before its first step: parameters and rates."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 import math
 from typing import Any
 
@@ -8,21 +8,18 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from hypergrid_jax import run_directory, tree_paths
+from hypergrid_jax import run_directory, trainable, tree_paths
 from hypergrid_jax.model import Model
 
 
-def paths(model: Model) -> list[str]:
-  """Paths of all parameters, in order."""
-  return list(tree_paths.flatten(model.abstract_params))
-
-
-def parameter_counts(model: Model, trained: Collection[str]) -> dict[str, Any]:
+def parameter_counts(
+  model: Model, trained: trainable.Trained
+) -> dict[str, Any]:
   """Counts parameters.
 
   Args:
     model: the architecture.
-    trained: paths of the trained parameters.
+    trained: from `trainable.trained_parameters`.
 
   Returns:
     `total`, `trained`, `added` (that a plain T5 of this size lacks),
@@ -30,10 +27,8 @@ def parameter_counts(model: Model, trained: Collection[str]) -> dict[str, Any]:
     divided by the number of tasks), and `groups`: the same count for each part
     of the model, two levels deep.
   """
-  sizes = {
-    path: math.prod(leaf.shape)
-    for path, leaf in tree_paths.flatten(model.abstract_params).items()
-  }
+  leaves = tree_paths.flatten(model.abstract_params)
+  sizes = {path: math.prod(leaf.shape) for path, leaf in leaves.items()}
   axes = tree_paths.flatten(model.logical_axes, is_leaf=tree_paths.is_axes)
   groups: dict[str, int] = {}
   for path, size in sizes.items():
@@ -42,7 +37,10 @@ def parameter_counts(model: Model, trained: Collection[str]) -> dict[str, Any]:
   by_task = sum(size for path, size in sizes.items() if 'tasks' in axes[path])
   return {
     'total': sum(sizes.values()),
-    'trained': sum(sizes[path] for path in trained),
+    'trained': sum(
+      math.prod(trainable.part_shape(leaves[path].shape, part))
+      for path, part in trained.items()
+    ),
     'added': sum(sizes[path] for path in model.added),
     'per_task': by_task // model.num_tasks,
     'groups': groups,
@@ -54,7 +52,7 @@ def run_facts(
   mesh: jax.sharding.Mesh,
   data: dict[str, Any],
   *,
-  trained: Collection[str],
+  trained: trainable.Trained,
 ) -> dict[str, Any]:
   """The facts of run.json, but for the identity."""
   return {
@@ -84,12 +82,19 @@ def show(
     highlight=False,
     markup=False,
   )
-  data = facts['data']
+  show_mixture(facts['data'], console=console)
+  for note in notes:
+    console.print(f'Note: {note}', highlight=False, markup=False)
+
+
+def show_mixture(data: dict[str, Any], *, console: Console) -> None:
+  """Prints what `Loader.summary` says: the tasks, and how full rows are."""
   table = Table(title='Mixture')
   for heading in (
     'task',
     'examples',
     'rate',
+    'drawn',
     'examples/row',
     'examples/step',
     'epochs',
@@ -100,6 +105,7 @@ def show(
       row['task'],
       f'{row["examples"]:,}',
       f'{row["rate"]:.4f}',
+      f'{row["measured_rate"]:.4f}',
       f'{row["segments_per_row"]:.2f}',
       f'{row["examples_per_step"]:.2f}',
       f'{row["epochs"]:.2f}',
@@ -113,5 +119,3 @@ def show(
     highlight=False,
     markup=False,
   )
-  for note in notes:
-    console.print(f'Note: {note}', highlight=False, markup=False)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from hypergrid_jax import errors, losses, types
+from hypergrid_jax import trainable as trainable_lib
 from hypergrid_jax.state import TrainState
 
 # Losses stay on the device until they are logged; this bounds how many steps
@@ -41,8 +42,8 @@ class TrainConfig:
     clip_norm: largest norm of the whole gradient; None does not clip.
     initial_checkpoint: directory of a run whose newest parameters this one
       starts from, such as a plain T5's; what the method adds starts fresh.
-    trainable: 'all', or regular expressions over parameter paths; what none
-      matches is frozen.
+    trainable: what trains: a preset of `trainable.trained_parameters`, or
+      regular expressions over parameter paths. The rest is frozen.
   """
 
   num_steps: int
@@ -57,7 +58,7 @@ class TrainConfig:
   loss_normalization: Literal['tokens', 'sum'] = 'tokens'
   clip_norm: float | None = None
   initial_checkpoint: str | None = None
-  trainable: Literal['all'] | tuple[str, ...] = 'all'
+  trainable: trainable_lib.Preset | tuple[str, ...] = 'all'
 
   def __post_init__(self):
     for name, least in (
@@ -94,7 +95,7 @@ class StepMetrics:
   Attributes:
     sums: [T, 2] float32: for every task its summed loss in nats and its target
       tokens in this batch.
-    gradient_norm: of the whole gradient, before clipping.
+    gradient_norm: of the gradient of all that trains, before clipping.
   """
 
   sums: jax.Array
@@ -104,20 +105,40 @@ class StepMetrics:
 Step = Callable[
   [TrainState, types.Batch, jax.Array], tuple[TrainState, StepMetrics]
 ]
+# `(params, candidates, key) -> [B] int32`: which rows of the candidates a step
+# trains on. Traced into the step.
+Selector = Callable[[types.Params, types.Batch, jax.Array], jax.Array]
 
 
 def make_train_step(
   model: Any,
   tx: optax.GradientTransformation,
   config: TrainConfig,
+  *,
+  trained: trainable_lib.Trained | None = None,
+  selector: Selector | None = None,
+  row_sharding: jax.sharding.Sharding | None = None,
 ) -> Step:
   """Makes `(state, batch, key) -> (state, metrics)`, to be jitted.
 
   The key is folded with the step number, so that a resumed run draws the same
   dropout.
+
+  Args:
+    model: what is trained.
+    tx: the optimiser.
+    config: see `TrainConfig`.
+    trained: what `tx` trains; the gradient of the rest is not computed. None
+      computes all.
+    selector: looks at the parameters before the update and chooses which rows
+      of the batch (`Loader.candidates`) the step trains on; None takes all.
+    row_sharding: how the chosen rows lie on the devices, as from
+      `partitioning.batch_sharding`; None leaves it to the compiler.
   """
 
   def summed_loss(params, batch, key):
+    if trained is not None:
+      params = trainable_lib.hold(params, trained)
     logits = model.bind(params)(batch, dropout_key=key)
     tokens = losses.token_losses(
       logits,
@@ -131,29 +152,15 @@ def make_train_step(
     return sums[:, 0].sum(), sums
 
   gradient = jax.grad(summed_loss, has_aux=True)
-
-  def accumulated(params, batch, key):
-    if config.microbatches == 1:
-      return gradient(params, batch, key)
-    parts = jax.tree.map(
-      lambda leaf: _strided(leaf, config.microbatches), batch
-    )
-    keys = jax.random.split(key, config.microbatches)
-
-    def add(total, part):
-      return jax.tree.map(jnp.add, total, part)
-
-    shapes = jax.eval_shape(gradient, params, batch, key)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-
-    def body(total, part):
-      return (add(total, gradient(params, *part)), None)
-
-    return jax.lax.scan(body, zeros, (parts, keys))[0]
+  gradient = _accumulated(gradient, config.microbatches)
 
   def step(state, batch, key):
     key = jax.random.fold_in(key, state.step)
-    grads, sums = accumulated(state.params, batch, key)
+    if selector is not None:
+      key, selector_key = jax.random.split(key)
+      indices = selector(state.params, batch, selector_key)
+      batch = _take(batch, indices, row_sharding)
+    grads, sums = gradient(state.params, batch, key)
     if config.loss_normalization == 'tokens':
       tokens = jnp.maximum(sums[:, 1].sum(), 1.0)
       grads = jax.tree.map(lambda g: g / tokens, grads)
@@ -163,6 +170,36 @@ def make_train_step(
     return TrainState(state.step + 1, params, opt_state), metrics
 
   return step
+
+
+def _accumulated(gradient, microbatches: int):
+  """Makes `gradient` work through the rows in parts, and add up."""
+  if microbatches == 1:
+    return gradient
+
+  def add(total, part):
+    return jax.tree.map(jnp.add, total, part)
+
+  def accumulated(params, batch, key):
+    parts = jax.tree.map(lambda leaf: _strided(leaf, microbatches), batch)
+    keys = jax.random.split(key, microbatches)
+    shapes = jax.eval_shape(gradient, params, batch, key)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def body(total, part):
+      return (add(total, gradient(params, *part)), None)
+
+    return jax.lax.scan(body, zeros, (parts, keys))[0]
+
+  return accumulated
+
+
+def _take(batch, indices, sharding):
+  """Returns the rows `indices`, [B] int32, of a batch."""
+  taken = jax.tree.map(lambda leaf: leaf[indices], batch)
+  if sharding is None:
+    return taken
+  return jax.lax.with_sharding_constraint(taken, sharding)
 
 
 def _strided(leaf, parts):

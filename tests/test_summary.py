@@ -5,7 +5,7 @@ import io
 import jax
 from rich.console import Console
 
-from hypergrid_jax import summary
+from hypergrid_jax import summary, trainable
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model
 from hypergrid_jax.t5_config import T5Config
@@ -31,10 +31,13 @@ PLAIN = V * D + N * ENCODER_LAYER + M * DECODER_LAYER + 2 * (6 * H) + 2 * D
 ADDED = (N + M) * (GRID_ROWS + GRID_COLS) * D + 2 * T * D
 
 
+def everything(model):
+  return trainable.trained_parameters(model.logical_axes)
+
+
 def test_counts():
   model = Model(CONFIG, METHOD.extension_points(), num_tasks=T)
-  gates = [path for path in summary.paths(model) if 'condition' in path]
-  counts = summary.parameter_counts(model, gates)
+  counts = summary.parameter_counts(model, dict.fromkeys(model.added, 'whole'))
   assert counts['total'] == PLAIN + ADDED
   assert counts['added'] == counts['trained'] == ADDED
   assert counts['per_task'] == 2 * D  # one vector per stack
@@ -44,9 +47,21 @@ def test_counts():
 
 def test_a_plain_t5_adds_nothing():
   model = Model(CONFIG, num_tasks=T)
-  counts = summary.parameter_counts(model, summary.paths(model))
+  counts = summary.parameter_counts(model, everything(model))
   assert counts['total'] == counts['trained'] == PLAIN
   assert counts['added'] == counts['per_task'] == 0
+
+
+def test_layers_that_do_not_train_are_not_counted():
+  model = Model(CONFIG, METHOD.extension_points(), num_tasks=T)
+  trained = trainable.trained_parameters(
+    model.logical_axes, 'added_and_upper_half', added=model.added
+  )
+  # Of the encoder the upper one of two layers and the last norm; the decoder
+  # but not the tied embedding.
+  assert summary.parameter_counts(model, trained)['trained'] == (
+    ADDED + ENCODER_LAYER + D + M * DECODER_LAYER + 6 * H + D
+  )
 
 
 def test_everything_is_shown():
@@ -57,6 +72,7 @@ def test_everything_is_shown():
         'task': 'glue_wnli',
         'examples': 12345,
         'rate': 0.0625,
+        'measured_rate': 0.0618,
         'segments_per_row': 3.25,
         'examples_per_step': 6.5,
         'epochs': 1.75,
@@ -68,7 +84,7 @@ def test_everything_is_shown():
     'decoder_padding_fraction': 0.516,
   }
   model = Model(CONFIG, METHOD.extension_points(), num_tasks=T)
-  facts = summary.run_facts(model, mesh, data, trained=summary.paths(model))
+  facts = summary.run_facts(model, mesh, data, trained=everything(model))
   console = Console(file=io.StringIO(), width=120)
   summary.show(facts, ['glue_ax has no labels.'], console=console)
   text = console.file.getvalue()
@@ -79,6 +95,7 @@ def test_everything_is_shown():
     'glue_wnli',
     '12,345',
     '0.0625',
+    '0.0618',
     '3.25',
     '1.75',
     '24 rows and 3,310 tokens',

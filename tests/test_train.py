@@ -116,6 +116,25 @@ def test_step_is_gradient_descent_on_the_written_out_gradient(
   assert int(after.step) == 1
 
 
+@pytest.mark.usefixtures('x64')
+def test_what_is_frozen_has_no_part_in_the_gradient():
+  config = train.TrainConfig(num_steps=1, loss_normalization='sum')
+  batch = make_batch(1)
+  state = start_state(optax.sgd(0.5), jnp.float64, noise=0.0)
+  gradient, _ = numpy_gradient(np.asarray(state.params['table']), batch)
+  norms = {}
+  for name, part in (('table', 'whole'), ('table', 'upper_half')):
+    step = train.make_train_step(
+      Bigrams(), optax.sgd(0.5), config, trained={name: part}
+    )
+    after, metrics = jax.jit(step)(state, batch, jax.random.key(0))
+    assert after.params['noise'] == 0
+    norms[part] = float(metrics.gradient_norm)
+  # Of seven rows of the table the first three are below the upper half.
+  for part, rows in (('whole', gradient), ('upper_half', gradient[3:])):
+    assert norms[part] == pytest.approx(np.sqrt((rows**2).sum()), rel=1e-10)
+
+
 def test_microbatches_must_divide_the_batch():
   config = train.TrainConfig(num_steps=1, microbatches=4)
   tx = optax.sgd(0.5)

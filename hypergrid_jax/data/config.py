@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import itertools
 import math
 from typing import Literal
 
@@ -12,6 +13,7 @@ from hypergrid_jax.errors import UserError
 _TOKENS_PER_SEGMENT = 10
 # CoLA and SST-2 with 2 target tokens for 11 to 15 input tokens need a sixth.
 _ENCODER_PER_DECODER_TOKEN = 4
+_MIXINGS = ('proportional', 'equal', 'registered')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,9 @@ class DataConfig:
   a row holds several examples of one task.
 
   Attributes:
-    mixture: name of a mixture or of a single task, or the task names.
+    mixture: name of a mixture or of a single task, or several such names.
+    task_files: what defines tasks of your own, to be named in `mixture`: TOML
+      files, Python files, or modules that register tasks with seqio.
     source: 'sample' (bundled), 'tfds', or 'files:DIR'.
     vocabulary: 'sample', 'bytes', or the path of a SentencePiece model.
     inputs_length: tokens of an example's inputs at most, end of sequence
@@ -37,9 +41,18 @@ class DataConfig:
     batch_size: rows of a global batch.
     pack: whether to pack; otherwise one example per row of `inputs_length` and
       `targets_length` tokens.
+    length_buckets: without packing, lengths of encoder rows, increasing, the
+      last at least `inputs_length`. Examples of similar length come in the same
+      batch, whose rows have the shortest of these lengths that holds them. None
+      gives all rows one length.
+    protocol: which rows are trained on, evaluated on and tested on:
+      't5' takes the published splits, 'hyperformer' makes a labelled test set
+      of the public rows (`hypergrid_jax.tasks.protocols`).
     mixing: 'proportional' draws examples at min(n, rate_cap)^(1/temperature)
       for a training set of n examples (Raffel et al. 2020, section 3.5.2);
-      'equal' draws every task alike.
+      'equal' draws every task alike; 'registered' takes the rates that
+      `mixture` is registered with in seqio. None is 'registered' for a mixture
+      that has such rates, and 'proportional' for any other.
     rate_cap: the cap of proportional mixing, in examples; None for no cap.
     temperature: the temperature of proportional mixing.
     weights: fixed rates for every trained task, in place of `mixing`; 0 leaves
@@ -54,6 +67,7 @@ class DataConfig:
   """
 
   mixture: str | tuple[str, ...]
+  task_files: tuple[str, ...] = ()
   source: str = 'sample'
   vocabulary: str = 'sample'
   inputs_length: int = 512
@@ -63,7 +77,9 @@ class DataConfig:
   max_segments: int | None = None
   batch_size: int = 128
   pack: bool = True
-  mixing: Literal['proportional', 'equal'] = 'proportional'
+  length_buckets: tuple[int, ...] | None = None
+  protocol: Literal['t5', 'hyperformer'] = 't5'
+  mixing: Literal['proportional', 'equal', 'registered'] | None = None
   rate_cap: int | None = None
   temperature: float = 1.0
   weights: Mapping[str, float] | None = None
@@ -74,6 +90,10 @@ class DataConfig:
     if isinstance(self.mixture, list):
       object.__setattr__(self, 'mixture', tuple(self.mixture))
     _check_mixture(self.mixture)
+    if isinstance(self.task_files, list):
+      object.__setattr__(self, 'task_files', tuple(self.task_files))
+    for name in self.task_files:
+      _check_text('task_files', name)
     _check_source(self.source)
     _check_text('vocabulary', self.vocabulary)
     for field in ('inputs_length', 'targets_length'):
@@ -83,7 +103,9 @@ class DataConfig:
     for field in ('row_targets_length', 'max_segments', 'rate_cap'):
       if getattr(self, field) is not None:
         _check_integer(field, getattr(self, field), minimum=1)
-    _check_choice('mixing', self.mixing, ('proportional', 'equal'))
+    if self.mixing is not None:
+      _check_choice('mixing', self.mixing, _MIXINGS)
+    _check_choice('protocol', self.protocol, ('t5', 'hyperformer'))
     _check_choice('missing_train', self.missing_train, ('error', 'skip'))
     if not isinstance(self.pack, bool):
       raise UserError(f'data.pack is {self.pack!r}; expected True or False.')
@@ -91,6 +113,8 @@ class DataConfig:
       raise UserError(
         f'data.temperature is {self.temperature!r}; expected a number above 0.'
       )
+    if self.length_buckets is not None:
+      self._check_buckets()
     _check_weights(self.weights)
     if self.token_dir is not None:
       _check_text('token_dir', self.token_dir)
@@ -109,6 +133,34 @@ class DataConfig:
           f' row. Raise data.{field} or lower data.{length}.'
         )
 
+  def _check_buckets(self):
+    if isinstance(self.length_buckets, list):
+      object.__setattr__(self, 'length_buckets', tuple(self.length_buckets))
+    buckets = self.length_buckets
+    if not isinstance(buckets, tuple) or not buckets:
+      raise UserError(
+        f'data.length_buckets is {buckets!r}; expected row lengths in tokens,'
+        ' such as (64, 128, 256, 512), or None.'
+      )
+    for length in buckets:
+      _check_integer('length_buckets', length, minimum=1)
+    if any(a >= b for a, b in itertools.pairwise(buckets)):
+      raise UserError(
+        f'data.length_buckets is {buckets!r}; expected increasing lengths.'
+      )
+    if buckets[-1] < self.inputs_length:
+      raise UserError(
+        f'data.length_buckets ends with {buckets[-1]}, but data.inputs_length ='
+        f' {self.inputs_length}: the longest example would not fit into a row.'
+        f' Add {self.inputs_length} at the end, or lower data.inputs_length.'
+      )
+    if self.pack:
+      raise UserError(
+        f'data.length_buckets is {buckets!r}, but data.pack is True: packed'
+        ' rows all have data.row_length tokens. Set data.pack = False, or leave'
+        ' the buckets out.'
+      )
+
   @property
   def lengths(self) -> tuple[int, int]:
     """Tokens that one example's inputs and targets are cut to."""
@@ -116,7 +168,9 @@ class DataConfig:
 
   @property
   def row_lengths(self) -> tuple[int, int]:
-    """Tokens of an encoder and of a decoder row."""
+    """Tokens of an encoder and of a decoder row, the longest there are."""
+    if self.length_buckets is not None:
+      return self.length_buckets[-1], self.targets_length
     if not self.pack:
       return self.lengths
     decoder = self.row_targets_length
@@ -170,7 +224,7 @@ def _check_mixture(mixture):
   if not names or not all(isinstance(n, str) and n for n in names):
     raise UserError(
       f'data.mixture is {mixture!r}; expected the name of a mixture or task, or'
-      ' a tuple of task names.'
+      ' a tuple of such names.'
     )
   repeated = sorted({name for name in names if names.count(name) > 1})
   if repeated:

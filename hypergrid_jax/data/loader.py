@@ -2,20 +2,19 @@
 
 Which rows they are is `sampling`'s decision; here they are copied out of the
 token stores. Nothing is kept between calls, so any batch can be asked for at
-any time, by any number of hosts. `prefetch` builds batches ahead of training,
-`eval_batches` gives a split's examples one per row.
+any time, by any number of hosts. `eval_batches` gives a split's examples one
+per row.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-import queue
-import threading
-import time
 from typing import Any
 
 import numpy as np
 
-from hypergrid_jax.data import packing
 from hypergrid_jax.data.assembly import empty_batch, fill_rows
+from hypergrid_jax.data.bucketing import BucketSampler
+from hypergrid_jax.data.mapped_memory import MappedMemory
+from hypergrid_jax.data.packing_plans import packed_rows
 from hypergrid_jax.data.sampling import RowSampler, row_shares
 from hypergrid_jax.data.tokens import TokenStore
 from hypergrid_jax.errors import UserError
@@ -31,7 +30,8 @@ class Loader:
     rates: share of examples per task, summing to 1.
     shares: share of rows per task, summing to 1.
     batch_size: rows of a global batch.
-    row_lengths: tokens of an encoder and of a decoder row.
+    row_lengths: tokens of an encoder and of a decoder row; with length buckets
+      of the longest.
     max_segments: size of the segment axis of a batch.
   """
 
@@ -47,6 +47,7 @@ class Loader:
     max_segments: int,
     seed: int,
     packed: bool = True,
+    length_buckets: Sequence[int] | None = None,
   ):
     """Packs the examples and lays out the sequence of rows.
 
@@ -62,44 +63,58 @@ class Loader:
         the segment axis.
       seed: of packing and of all shuffles.
       packed: whether to put several examples into a row.
+      length_buckets: without packing, lengths of encoder rows; the last is that
+        of `row_lengths`. A batch has the shortest that holds its examples.
 
     Raises:
       UserError: a task id is not one of the model's, or an example is longer
         than a row.
     """
+    if length_buckets is not None and packed:
+      raise ValueError('packed rows have one length')
     self.tasks = tuple(rates)
     self.batch_size = batch_size
     self.row_lengths = tuple(row_lengths)
     self.max_segments = max_segments
     self._stores = [stores[name] for name in self.tasks]
+    self._memory = MappedMemory(m for store in self._stores for m in store.maps)
     self._task_ids = _checked_ids(self.tasks, task_ids, num_tasks)
     self.packed = {
-      name: self._pack(stores[name], seed=seed, packed=packed)
+      name: packed_rows(
+        stores[name],
+        row_lengths=self.row_lengths,
+        max_segments=max_segments if packed else 1,
+        seed=seed,
+      )
       for name in self.tasks
     }
     self._rows = list(self.packed.values())
+    self._lay_out(rates, seed, length_buckets)
+
+  def _lay_out(self, rates, seed, length_buckets):
+    """Sets `rates`, `shares` and the samplers."""
     total = sum(rates.values())
     self.rates = {name: rate / total for name, rate in rates.items()}
     self.shares = row_shares(
       self.rates,
       {name: rows.segments_per_row for name, rows in self.packed.items()},
     )
-    self._sampler = RowSampler(
+    self._in_order = RowSampler(
       self.shares,
       {name: rows.num_rows for name, rows in self.packed.items()},
-      batch_size=batch_size,
+      batch_size=self.batch_size,
       seed=seed,
     )
-
-  def _pack(self, store, *, seed: int, packed: bool) -> packing.PackedRows:
-    return packing.pack(
-      store.input_lengths,
-      store.target_lengths,
-      row_lengths=self.row_lengths,
-      max_segments=self.max_segments if packed else 1,
-      seed=seed,
-      label=f'{store.task}/{store.split}',
-    )
+    self._bucketed = None
+    if length_buckets is not None:
+      self._bucketed = BucketSampler(
+        self._in_order,
+        [store.input_offsets for store in self._stores],
+        buckets=length_buckets,
+        batch_size=self.batch_size,
+        seed=seed,
+      )
+    self._sampler = self._bucketed or self._in_order
 
   def batch(self, n: int, host: int = 0, num_hosts: int = 1) -> Batch:
     """Returns this host's rows of global batch n.
@@ -113,7 +128,8 @@ class Loader:
       num_hosts: hosts among which the rows are divided.
 
     Returns:
-      NumPy arrays with B / num_hosts rows.
+      NumPy arrays with B / num_hosts rows. With length buckets the encoder's
+      length is one of them, the same for all hosts.
 
     Raises:
       UserError: the batch cannot be divided among the hosts.
@@ -125,7 +141,51 @@ class Loader:
       )
     size = self.batch_size // num_hosts
     tasks, rows = self._sampler.rows(n, host * size, (host + 1) * size)
-    batch = empty_batch(size, self.row_lengths, self.max_segments)
+    length, decoder_length = self.row_lengths
+    if self._bucketed is not None:
+      length = self._bucketed.row_length(n)
+    return self._assembled(tasks, rows, (length, decoder_length))
+
+  def candidates(
+    self, n: int, per_task: int, host: int = 0, num_hosts: int = 1
+  ) -> Batch:
+    """Returns this host's part of the rows among which step n may choose.
+
+    For training steps that look at the model before they choose, see
+    `train.make_train_step`. Every task offers equally many rows, in the order
+    of `tasks`, and walks through epochs of its own whatever is chosen; `rates`
+    play no part. A pure function of (seed, n), as `batch` is.
+
+    Args:
+      n: number of the step, from 0.
+      per_task: rows of each task.
+      host: number of this host.
+      num_hosts: hosts among which the rows are divided.
+
+    Returns:
+      NumPy arrays with T per_task / num_hosts rows.
+
+    Raises:
+      UserError: the rows cannot be divided among the hosts.
+    """
+    total = len(self.tasks) * per_task
+    if total % num_hosts:
+      raise UserError(
+        f'{len(self.tasks)} tasks with {per_task} candidates each give {total}'
+        f' rows, which {num_hosts} hosts cannot divide evenly. Change the'
+        ' number of candidates per task.'
+      )
+    size = total // num_hosts
+    places = np.arange(host * size, (host + 1) * size)
+    tasks, numbers = places // per_task, n * per_task + places % per_task
+    rows = np.empty_like(places)
+    for task in np.unique(tasks):
+      mine = tasks == task
+      rows[mine] = self._in_order.task_rows(int(task), numbers[mine])
+    return self._assembled(tasks, rows, self.row_lengths)
+
+  def _assembled(self, tasks, rows, row_lengths) -> Batch:
+    batch = empty_batch(len(rows), row_lengths, self.max_segments)
     for task in np.unique(tasks):
       mine = np.flatnonzero(tasks == task)
       batch.task_ids[mine] = self._task_ids[task]
@@ -136,22 +196,49 @@ class Loader:
         packed=self._rows[task],
         rows=rows[mine],
       )
+    self._memory.trim()
     return batch
+
+  def measured_rates(self, num_steps: int) -> dict[str, float]:
+    """Returns each task's share of the examples of the first batches.
+
+    Counted, not estimated: `rates` are what these come close to.
+
+    Args:
+      num_steps: number of batches, at least 1.
+    """
+    counts = {}
+    for task, drawn in enumerate(self._sampler.drawn(num_steps).tolist()):
+      packed = self._rows[task]
+      if packed.num_rows == len(packed.examples):
+        counts[self.tasks[task]] = drawn
+        continue
+      epochs, rest = divmod(drawn, packed.num_rows)
+      rows = self._in_order.task_rows(task, drawn - rest + np.arange(rest))
+      segments = packed.offsets[rows + 1] - packed.offsets[rows]
+      whole = epochs * len(packed.examples)
+      counts[self.tasks[task]] = whole + int(segments.sum())
+    total = sum(counts.values())
+    return {name: count / total for name, count in counts.items()}
 
   def summary(self, num_steps: int) -> dict[str, Any]:
     """Returns what a run of `num_steps` steps reads, as JSON-able values.
 
-    Means over an epoch of every task, exact from the packed rows.
+    Means over an epoch of every task, exact from the packed rows, but for what
+    is said to be otherwise.
 
     Returns:
       `tasks`, per task in order: `task`, `examples` in the training set, `rate`
-      (its share of the examples drawn), `rows` they are packed into,
+      (its stated share of the examples drawn), `measured_rate` (its share in
+      the batches of this run, counted), `rows` they are packed into,
       `segments_per_row`, `examples_per_step`, and `epochs`, passes over the
       training set in the whole run. `rows_per_batch`; `tokens_per_batch`,
       encoder and decoder together without padding; and
-      `encoder_padding_fraction` and `decoder_padding_fraction`, in [0, 1].
+      `encoder_padding_fraction` and `decoder_padding_fraction`, in [0, 1], the
+      former with length buckets that of the first 1,024 batches.
     """
     tasks, tokens = [], np.zeros(2)
+    measured = self.measured_rates(num_steps)
     for name, store, rows in zip(
       self.tasks, self._stores, self._rows, strict=True
     ):
@@ -161,6 +248,7 @@ class Loader:
           'task': name,
           'examples': store.num_examples,
           'rate': self.rates[name],
+          'measured_rate': measured[name],
           'rows': rows.num_rows,
           'segments_per_row': rows.segments_per_row,
           'examples_per_step': per_step,
@@ -170,6 +258,8 @@ class Loader:
       lengths = len(store.input_tokens), len(store.target_tokens)
       tokens += np.array(lengths) * self.shares[name] / rows.num_rows
     padding = 1 - tokens / self.row_lengths
+    if self._bucketed is not None:
+      padding[0] = self._bucketed.padding_fraction()
     return {
       'tasks': tasks,
       'rows_per_batch': self.batch_size,
@@ -195,119 +285,6 @@ def _checked_ids(tasks, task_ids, num_tasks) -> list[int]:
         ' drop it from the data.'
       )
   return [task_ids[task] for task in tasks]
-
-
-class Prefetcher:
-  """Iterates over batches that a background thread builds ahead.
-
-  Close it, or use it in a `with` statement, when it is not read to its end.
-
-  Attributes:
-    wait_seconds: how long the consumer has waited for batches so far.
-  """
-
-  def __init__(
-    self,
-    loader: Loader,
-    start: int,
-    stop: int,
-    *,
-    depth: int = 2,
-    host: int = 0,
-    num_hosts: int = 1,
-  ):
-    """Starts building; see `prefetch`."""
-    self.wait_seconds = 0.0
-    self._ready: queue.Queue = queue.Queue(maxsize=depth)
-    self._closed = threading.Event()
-    self._thread = threading.Thread(
-      target=self._produce,
-      args=(loader, range(start, stop), host, num_hosts),
-      name='data-prefetch',
-      daemon=True,
-    )
-    self._thread.start()
-
-  def _produce(self, loader, steps, host, num_hosts):
-    try:
-      for step in steps:
-        if not self._put((loader.batch(step, host, num_hosts), None)):
-          return
-      self._put((None, StopIteration()))
-    except BaseException as error:
-      self._put((None, error))
-
-  def _put(self, item) -> bool:
-    while not self._closed.is_set():
-      try:
-        self._ready.put(item, timeout=0.1)
-        return True
-      except queue.Full:
-        continue
-    return False
-
-  def __iter__(self) -> Iterator[Batch]:
-    return self
-
-  def __next__(self) -> Batch:
-    if self._closed.is_set():
-      raise StopIteration
-    began = time.perf_counter()
-    batch, error = self._ready.get()
-    self.wait_seconds += time.perf_counter() - began
-    if error is not None:
-      self.close()
-      raise error
-    return batch
-
-  def close(self):
-    """Stops the thread; no further batches come."""
-    self._closed.set()
-    self._thread.join()
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    self.close()
-
-
-def prefetch(
-  loader: Loader,
-  start: int,
-  stop: int,
-  depth: int = 2,
-  *,
-  host: int = 0,
-  num_hosts: int = 1,
-) -> Prefetcher:
-  """Returns batches start, start + 1, ..., stop - 1, built ahead of their use.
-
-  Args:
-    loader: builds the batches; an exception it raises reaches the consumer in
-      place of the batch.
-    start: number of the first batch.
-    stop: number after the last batch.
-    depth: batches that are kept ready.
-    host: number of this host.
-    num_hosts: hosts among which the rows are divided.
-  """
-  return Prefetcher(
-    loader, start, stop, depth=depth, host=host, num_hosts=num_hosts
-  )
-
-
-def length_buckets(longest: int, *, shortest: int = 32) -> tuple[int, ...]:
-  """Returns row lengths for decoding: powers of 2, `longest` the last one.
-
-  With few lengths little is compiled; less than half of a row is padding.
-  """
-  buckets = []
-  length = shortest
-  while length < longest:
-    buckets.append(length)
-    length *= 2
-  return (*buckets, longest)
 
 
 def eval_batches(

@@ -11,6 +11,9 @@ import numpy as np
 from hypergrid_jax.data.sampling import permutation
 from hypergrid_jax.errors import UserError
 
+# Raise when `pack` gives other rows for the same arguments.
+VERSION = 1
+
 # Windows packed side by side: bounds the working memory to some 10 MB.
 _WINDOWS_AT_ONCE = 512
 
@@ -20,9 +23,9 @@ class PackedRows:
   """Which examples of one task lie in which row.
 
   Attributes:
-    offsets: [R + 1] int64; row r holds the examples
-      `examples[offsets[r]:offsets[r + 1]]`, segment 1 first.
-    examples: [n] int64, every example of the task exactly once.
+    offsets: [R + 1] int32, int64 from 2^31 examples on; row r holds the
+      examples `examples[offsets[r]:offsets[r + 1]]`, segment 1 first.
+    examples: [n] of the same type, every example of the task exactly once.
   """
 
   offsets: np.ndarray
@@ -39,16 +42,14 @@ class PackedRows:
     return len(self.examples) / self.num_rows
 
   def row(self, index: int) -> np.ndarray:
-    """Returns the examples of one row, [s] int64."""
+    """Returns the examples of one row, [s]."""
     return self.examples[self.offsets[index] : self.offsets[index + 1]]
 
 
 def one_per_row(num_examples: int) -> PackedRows:
   """Returns rows of one example each, in order: no packing."""
-  return PackedRows(
-    np.arange(num_examples + 1, dtype=np.int64),
-    np.arange(num_examples, dtype=np.int64),
-  )
+  numbers = np.arange(num_examples + 1, dtype=_index_type(num_examples))
+  return PackedRows(numbers, numbers[:-1])
 
 
 def pack(
@@ -66,7 +67,7 @@ def pack(
   The examples are shuffled, cut into windows, and each window is packed for
   itself: longest example first, each into the first row that has room in the
   encoder, in the decoder and among the segments. The same arguments give the
-  same rows; a run therefore recomputes them instead of keeping them.
+  same rows.
 
   Args:
     input_lengths: [n] tokens of each example's inputs, at least 1.
@@ -83,32 +84,37 @@ def pack(
   Raises:
     UserError: an example is longer than a row.
   """
-  inputs = np.asarray(input_lengths, np.int64)
-  targets = np.asarray(target_lengths, np.int64)
+  inputs, targets = np.asarray(input_lengths), np.asarray(target_lengths)
   if max_segments < 1:
     raise UserError(f'max_segments is {max_segments}; expected at least 1.')
   _check_lengths(inputs, targets, row_lengths, label)
   if max_segments == 1:
     return one_per_row(len(inputs))
   order = permutation(len(inputs), 'pack', seed)
-  size = np.maximum(inputs / row_lengths[0], targets / row_lengths[1])
-  examples, rows = [], []
-  first_row = 0
+  dtype = _index_type(len(inputs))
+  examples, counts = [np.zeros(0, dtype)], [np.zeros(1, dtype)]
   span = window * _WINDOWS_AT_ONCE
   for start in range(0, len(order), span):
-    part = _longest_first(order[start : start + span], size, window)
+    part = _longest_first(
+      order[start : start + span], inputs, targets, row_lengths, window
+    )
     placed, used = _first_fit(
       inputs, targets, part, row_lengths=row_lengths, max_segments=max_segments
     )
-    before = first_row + np.cumsum(used) - used
-    row = placed + before[:, None]
-    filled = part >= 0
+    row = placed + (np.cumsum(used) - used)[:, None]
     # Column-major: the k-th longest of every window, so that a stable sort by
     # row keeps each row's examples in the order they were placed.
-    examples.append(part.T[filled.T])
-    rows.append(row.T[filled.T])
-    first_row += int(used.sum())
-  return _collect(examples, rows, first_row)
+    filled = part.T >= 0
+    row = row.T[filled]
+    by_row = np.argsort(row, kind='stable')
+    examples.append(part.T[filled][by_row].astype(dtype))
+    counts.append(np.bincount(row).astype(dtype))
+  offsets = np.cumsum(np.concatenate(counts), dtype=dtype)
+  return PackedRows(offsets, np.concatenate(examples))
+
+
+def _index_type(num_examples: int) -> type[np.signedinteger]:
+  return np.int32 if num_examples < 2**31 else np.int64
 
 
 def _check_lengths(inputs, targets, row_lengths, label):
@@ -125,13 +131,16 @@ def _check_lengths(inputs, targets, row_lengths, label):
       )
 
 
-def _longest_first(order, size, window) -> np.ndarray:
+def _longest_first(order, inputs, targets, row_lengths, window) -> np.ndarray:
   """Cuts `order` into windows [W, window], longest first, -1 at the end."""
   count = -(-len(order) // window)
   part = np.full(count * window, -1, np.int64)
   part[: len(order)] = order
   part = part.reshape(count, window)
-  key = np.where(part >= 0, -size[part], 1.0)
+  size = np.maximum(
+    inputs[part] / row_lengths[0], targets[part] / row_lengths[1]
+  )
+  key = np.where(part >= 0, -size, 1.0)
   return np.take_along_axis(
     part, np.argsort(key, axis=1, kind='stable'), axis=1
   )
@@ -157,14 +166,14 @@ def _first_fit(inputs, targets, part, *, row_lengths, max_segments):
       ]
     open_rows = int(used[:active].max()) + 1
     example = part[:active, k]
-    need = (inputs[example], targets[example], np.ones(active, np.int64))
+    need = (inputs[example], targets[example], np.ones(active, np.int32))
     fits = np.ones((active, open_rows), bool)
     for space, tokens in zip(room, need, strict=True):
       fits &= space[:active, :open_rows] >= tokens[:, None]
     row = fits.argmax(axis=1)
     windows = np.arange(active)
     for space, tokens in zip(room, need, strict=True):
-      space[windows, row] -= tokens.astype(np.int32)
+      space[windows, row] -= tokens
     placed[:active, k] = row
     used[:active] = np.maximum(used[:active], row + 1)
   return placed, used
@@ -172,13 +181,3 @@ def _first_fit(inputs, targets, part, *, row_lengths, max_segments):
 
 def _widen(room: np.ndarray, limit: int) -> np.ndarray:
   return np.concatenate([room, np.full_like(room, limit)], axis=1)
-
-
-def _collect(examples, rows, num_rows) -> PackedRows:
-  if not examples:
-    return one_per_row(0)
-  rows = np.concatenate(rows)
-  offsets = np.zeros(num_rows + 1, np.int64)
-  np.cumsum(np.bincount(rows, minlength=num_rows), out=offsets[1:])
-  order = np.argsort(rows, kind='stable')
-  return PackedRows(offsets, np.concatenate(examples)[order])

@@ -6,21 +6,31 @@ each example begins, one more than there are examples), the other values of each
 example as JSON lines (`examples.jsonl`, `example_offsets.npy`), and
 `manifest.json` with the size and CRC-32 of each file and of itself. A directory
 gets its final name when all of it is on the disk.
+
+Files whose CRC-32 was once right are not read again as long as the system says
+that nobody has touched them: `verified.json` keeps the size, both times and the
+inode that each of them had. Remove it to have all of them read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import json
+import mmap
 import os
 import pathlib
 import shutil
 import time
-from typing import Any
+from typing import Any, BinaryIO
 import uuid
 import zlib
 
 import numpy as np
 
+from hypergrid_jax import atomic_files
+from hypergrid_jax.errors import UserError
+
 MANIFEST = 'manifest.json'
+VERIFIED = 'verified.json'
 ARRAYS = (
   'inputs',
   'input_offsets',
@@ -30,9 +40,13 @@ ARRAYS = (
 )
 TOKENS = tuple(f'{name}.npy' for name in ARRAYS[:-1])
 FILES = (*TOKENS, 'examples.jsonl', 'example_offsets.npy')
+_TOKEN_TYPES = (np.dtype(np.uint16), np.dtype(np.int32))
 _PARTIAL = '.partial-'
 # A directory that nobody has written to for a day was left by a killed process.
 _ABANDONED_SECONDS = 24 * 3600
+# File systems keep times in steps of up to 2 s (FAT): a file changed later than
+# that ago could change again without its times showing it.
+_SETTLED_NS = 2_000_000_000
 
 
 class DamagedStoreError(Exception):
@@ -143,45 +157,145 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
   """Reads the manifest and compares every file with it.
 
   Raises:
-    FileNotFoundError: there is no such directory.
+    FileNotFoundError: there is nothing of this name.
     DamagedStoreError: a file is missing, cut, or not what was written.
   """
-  if not directory.is_dir():
+  if not os.path.lexists(directory):
     raise FileNotFoundError(directory)
   try:
     body = json.loads((directory / MANIFEST).read_bytes())
     checksum = body.pop('crc32')
-    files = body['files']
+    wanted = {
+      name: (body['files'][name]['bytes'], body['files'][name]['crc32'])
+      for name in FILES
+    }
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise DamagedStoreError(f'{MANIFEST} cannot be read ({error})') from error
   if checksum != _body_checksum(body):
     raise DamagedStoreError(f'{MANIFEST} has been changed')
-  for name in FILES:
-    path = directory / name
-    try:
-      size = path.stat().st_size
-      if size != files[name]['bytes']:
-        raise DamagedStoreError(
-          f'{name} has {size} bytes instead of {files[name]["bytes"]}'
-        )
-      if _checksum(path) != files[name]['crc32']:
-        raise DamagedStoreError(f'the CRC-32 of {name} is wrong')
-    except OSError as error:
+  now = time.time_ns()
+  stamps = {}
+  for name, (size, _) in wanted.items():
+    with _reading(name):
+      status = (directory / name).stat()
+    if status.st_size != size:
       raise DamagedStoreError(
-        f'{name} cannot be read ({error.strerror})'
-      ) from error
+        f'{name} has {status.st_size} bytes instead of {size}'
+      )
+    times = status.st_mtime_ns, status.st_ctime_ns
+    stamps[name] = [size, *times, status.st_ino]
+  if _verified(directory) == [checksum, stamps]:
+    return body
+  for name, (_, crc32) in wanted.items():
+    with _reading(name):
+      if _checksum(directory / name) != crc32:
+        raise DamagedStoreError(f'the CRC-32 of {name} is wrong')
+  if all(max(s[1:3]) < now - _SETTLED_NS for s in stamps.values()):
+    with contextlib.suppress(UserError):  # the directory may be read only
+      text = json.dumps([checksum, stamps])
+      atomic_files.write_text(directory / VERIFIED, text)
   return body
+
+
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    raise DamagedStoreError(
+      f'{name} cannot be read ({error.strerror})'
+    ) from error
+
+
+def _verified(directory: pathlib.Path) -> Any:
+  """Returns what `read_manifest` wrote when it last read all files."""
+  try:
+    return json.loads((directory / VERIFIED).read_bytes())
+  except (OSError, ValueError):
+    return None
+
+
+def open_arrays(
+  directory: pathlib.Path,
+) -> tuple[dict[str, np.ndarray], list[mmap.mmap]]:
+  """Maps the arrays of a store into memory.
+
+  Returns:
+    The arrays by their names in `ARRAYS`, and 'examples', the bytes of
+    `examples.jsonl`; and the maps that they lie in.
+
+  Raises:
+    DamagedStoreError: a file is not the array that it should be.
+  """
+  arrays, maps = {}, []
+  for name in (*ARRAYS, 'examples'):
+    file = 'examples.jsonl' if name == 'examples' else f'{name}.npy'
+    try:
+      with (directory / file).open('rb') as content:
+        mapped = mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ)
+        length, dtype = len(mapped), np.dtype(np.uint8)
+        if name != 'examples':
+          length, dtype = _read_header(content)
+        arrays[name] = np.frombuffer(mapped, dtype, length, content.tell())
+    except (OSError, ValueError) as error:
+      raise DamagedStoreError(f'{file} cannot be read ({error})') from error
+    maps.append(mapped)
+  _check_arrays(arrays)
+  return arrays, maps
+
+
+def _read_header(content: BinaryIO) -> tuple[int, np.dtype]:
+  """Reads what `_ArrayWriter` wrote: length and type of one dimension."""
+  version = np.lib.format.read_magic(content)
+  if version != (1, 0):
+    raise ValueError(f'it has version {version}')
+  shape, _, dtype = np.lib.format.read_array_header_1_0(content)
+  if len(shape) != 1 or shape[0] < 0:
+    raise ValueError(f'it has the shape {shape}')
+  return shape[0], dtype
+
+
+def _check_arrays(arrays: Mapping[str, np.ndarray]):
+  for values, name in (
+    ('inputs', 'input_offsets'),
+    ('targets', 'target_offsets'),
+    ('examples', 'example_offsets'),
+  ):
+    offsets = arrays[name]
+    if offsets.dtype != np.int64 or not len(offsets):
+      raise DamagedStoreError(f'{name}.npy does not hold offsets')
+    if len(offsets) != len(arrays['input_offsets']):
+      raise DamagedStoreError(f'{name}.npy has another number of examples')
+    if offsets[0] != 0 or offsets[-1] != arrays[values].size:
+      raise DamagedStoreError(f'{name}.npy does not end where {values} end')
+  for name in ('inputs', 'targets'):
+    if arrays[name].dtype not in _TOKEN_TYPES:
+      raise DamagedStoreError(f'{name}.npy does not hold token ids')
 
 
 def partial_directory(final: pathlib.Path) -> pathlib.Path:
   """Makes a directory beside `final` in which a store can be written."""
   final.parent.mkdir(parents=True, exist_ok=True)
-  for left in final.parent.glob(f'{_PARTIAL}*'):
-    if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
-      shutil.rmtree(left, ignore_errors=True)
-  path = final.parent / f'{_PARTIAL}{uuid.uuid4().hex[:12]}'
+  path = partial_path(final.parent)
   path.mkdir()
   return path
+
+
+def partial_path(folder: pathlib.Path) -> pathlib.Path:
+  """Returns a new name for what is being written; removes abandoned ones."""
+  for left in folder.glob(f'{_PARTIAL}*'):
+    with contextlib.suppress(OSError):  # renamed meanwhile, or not ours
+      if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+        _remove(left)
+  return folder / f'{_PARTIAL}{uuid.uuid4().hex[:12]}'
+
+
+def _remove(path: pathlib.Path):
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path, ignore_errors=True)
+  else:
+    with contextlib.suppress(OSError):
+      path.unlink()
 
 
 def publish(partial: pathlib.Path, final: pathlib.Path):
@@ -197,13 +311,13 @@ def publish(partial: pathlib.Path, final: pathlib.Path):
 
 
 def discard(directory: pathlib.Path):
-  """Removes a store; nobody sees a part of it."""
-  gone = directory.parent / f'{_PARTIAL}{uuid.uuid4().hex[:12]}'
+  """Removes a store, or what lies in its place; nobody sees a part of it."""
+  gone = partial_path(directory.parent)
   try:
     directory.rename(gone)
   except FileNotFoundError:
     return
-  shutil.rmtree(gone, ignore_errors=True)
+  _remove(gone)
 
 
 def _sync_and_close(file):

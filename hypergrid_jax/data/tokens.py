@@ -7,6 +7,7 @@ TensorFlow.
 from collections.abc import Callable, Mapping, Sequence
 import json
 import logging
+import mmap
 import os
 import pathlib
 from typing import Any
@@ -41,6 +42,8 @@ class TokenStore:
     fingerprint: tells different tokens apart, however they were made.
     counts: how many examples' inputs and targets were cut, how many tokens
       there are, and how many of them are unknown; empty for a store in memory.
+    directory: where the store lies on a disk; None for one in memory.
+    maps: of the store's files into memory; none for one in memory.
   """
 
   def __init__(
@@ -53,6 +56,8 @@ class TokenStore:
     read_example: Callable[[int], dict[str, Any]],
     fingerprint: str,
     counts: Mapping[str, int] | None = None,
+    directory: pathlib.Path | None = None,
+    maps: Sequence[mmap.mmap] = (),
   ):
     """Wraps flat arrays.
 
@@ -64,6 +69,8 @@ class TokenStore:
       read_example: returns the other values of an example.
       fingerprint: see the class.
       counts: see the class.
+      directory: see the class.
+      maps: see the class.
     """
     self.task = task
     self.split = split
@@ -72,6 +79,8 @@ class TokenStore:
     self.num_examples = len(self.input_offsets) - 1
     self.fingerprint = fingerprint
     self.counts = dict(counts or {})
+    self.directory = directory
+    self.maps = tuple(maps)
     self._read_example = read_example
 
   @property
@@ -214,8 +223,9 @@ def _open(
   path = request.directory(root, mark)
   try:
     manifest = token_files.read_manifest(path)
-    if manifest['fingerprint'] != mark:
+    if manifest.get('fingerprint') != mark:
       raise token_files.DamagedStoreError('it was made from something else')
+    return _load(path, manifest)
   except FileNotFoundError:
     return None
   except token_files.DamagedStoreError as error:
@@ -225,15 +235,24 @@ def _open(
       path,
       error,
     )
-    token_files.discard(path)
+    _discard(request, path)
     return None
-  return _load(path, manifest)
+
+
+def _discard(request: TokenRequest, path: pathlib.Path):
+  try:
+    token_files.discard(path)
+  except OSError as error:
+    raise UserError(
+      f'{request.label}: the damaged token store {path} cannot be removed'
+      f' ({error.strerror}). Remove it, or name another directory with'
+      ' data.token_dir.'
+    ) from error
 
 
 def _load(path: pathlib.Path, manifest: Mapping[str, Any]) -> TokenStore:
-  arrays = {name: _map(path / f'{name}.npy') for name in token_files.ARRAYS}
-  offsets = arrays['example_offsets']
-  lines = np.asarray(np.memmap(path / 'examples.jsonl', np.uint8, 'r'))
+  arrays, maps = token_files.open_arrays(path)
+  offsets, lines = arrays['example_offsets'], arrays['examples']
   return TokenStore(
     manifest['task'],
     manifest['split'],
@@ -246,12 +265,9 @@ def _load(path: pathlib.Path, manifest: Mapping[str, Any]) -> TokenStore:
       f'{manifest["files"][name]["crc32"]:08x}' for name in token_files.TOKENS
     ),
     counts=manifest['counts'],
+    directory=path,
+    maps=maps,
   )
-
-
-def _map(path: pathlib.Path) -> np.ndarray:
-  # A plain array over the map: slicing NumPy's own subclass is much slower.
-  return np.asarray(np.load(path, mmap_mode='r'))
 
 
 def _piece(tokens, offsets, index) -> np.ndarray:

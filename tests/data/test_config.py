@@ -23,6 +23,16 @@ from hypergrid_jax.errors import UserError
     ('max_segments', 0),
     ('batch_size', '128'),
     ('pack', 1),
+    ('length_buckets', ()),
+    ('length_buckets', 512),
+    ('length_buckets', '512'),
+    ('length_buckets', (0, 512)),
+    ('length_buckets', (64.0, 512)),
+    ('length_buckets', (True, 512)),
+    ('length_buckets', (512, 128)),
+    ('length_buckets', (128, 128, 512)),
+    ('length_buckets', (128, 511)),
+    ('length_buckets', (128, 512)),  # rows are packed
     ('mixing', 'uniform'),
     ('rate_cap', 0),
     ('temperature', 0),
@@ -62,6 +72,25 @@ def test_row_sizes_follow_the_row_length_unless_given():
   config = DataConfig(mixture='glue', row_targets_length=70, max_segments=3)
   assert config.row_lengths == (512, 70)
   assert config.segments == 3
+
+
+def test_what_is_wrong_with_length_buckets_is_said():
+  def refuse(message, buckets, **fields):
+    with pytest.raises(UserError, match=message):
+      DataConfig(mixture='glue', length_buckets=buckets, **fields)
+
+  refuse('pack is True: packed rows', (128, 512))
+  refuse(r'ends with 511, but data.inputs_length = 512', (128, 511), pack=False)
+  refuse('expected increasing lengths', (128, 128, 512), pack=False)
+
+
+def test_rows_are_as_long_as_the_last_bucket():
+  config = DataConfig(
+    mixture='glue', inputs_length=300, pack=False, length_buckets=[64, 320]
+  )
+  assert config.length_buckets == (64, 320)
+  assert config.row_lengths == (320, 62)
+  assert config.segments == 1
 
 
 def test_a_list_of_tasks_is_kept_as_a_tuple():

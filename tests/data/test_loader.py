@@ -1,5 +1,4 @@
 import dataclasses
-import time
 
 import numpy as np
 import pytest
@@ -46,6 +45,16 @@ def assert_batches_equal(left, right):
     a, b = getattr(left, field.name), getattr(right, field.name)
     assert a.dtype == b.dtype, field.name
     np.testing.assert_array_equal(a, b, err_msg=field.name)
+
+
+def joined(parts):
+  fields = [field.name for field in dataclasses.fields(parts[0])]
+  return type(parts[0])(
+    **{
+      name: np.concatenate([getattr(part, name) for part in parts])
+      for name in fields
+    }
+  )
 
 
 @pytest.mark.parametrize('packed', [True, False])
@@ -112,11 +121,7 @@ def test_shapes_never_change_and_dtypes_are_the_models(corpus):
 def test_the_hosts_rows_make_the_global_batch(corpus, num_hosts):
   whole = make(corpus).batch(17)
   parts = [make(corpus).batch(17, host, num_hosts) for host in range(num_hosts)]
-  joined = {
-    field.name: np.concatenate([getattr(part, field.name) for part in parts])
-    for field in dataclasses.fields(whole)
-  }
-  assert_batches_equal(whole, type(whole)(**joined))
+  assert_batches_equal(whole, joined(parts))
 
 
 def test_a_batch_does_not_depend_on_the_calls_before_it(corpus):
@@ -216,57 +221,6 @@ def test_an_example_longer_than_a_row_is_refused_with_its_task(corpus):
     make(corpus, row_lengths=(13, LD))
 
 
-def test_prefetch_gives_the_batches_in_order(corpus):
-  loader = make(corpus)
-  with loader_lib.prefetch(loader, 3, 9) as batches:
-    for n, batch in zip(range(3, 9), batches, strict=True):
-      assert_batches_equal(batch, loader.batch(n))
-    assert list(batches) == []
-
-
-class _Slow:
-  def __init__(self, *, fails_at=None, seconds=0.0):
-    self.built = []
-    self._fails_at = fails_at
-    self._seconds = seconds
-
-  def batch(self, n, host, num_hosts):
-    time.sleep(self._seconds)
-    if n == self._fails_at:
-      raise UserError(f'row {n} of host {host}/{num_hosts}')
-    self.built.append(n)
-    return n
-
-
-def test_prefetch_hands_on_what_the_loader_raises():
-  batches = loader_lib.prefetch(_Slow(fails_at=2), 0, 9, host=1, num_hosts=3)
-  assert [next(batches), next(batches)] == [0, 1]
-  with pytest.raises(UserError, match='row 2 of host 1/3'):
-    next(batches)
-  assert list(batches) == []
-
-
-def test_prefetch_measures_waiting_and_builds_no_more_than_asked():
-  with loader_lib.prefetch(_Slow(seconds=0.05), 0, 3) as batches:
-    assert list(batches) == [0, 1, 2]
-    assert batches.wait_seconds > 0.1
-  source = _Slow()
-  with loader_lib.prefetch(source, 0, 1_000, depth=4) as batches:
-    next(batches)
-    time.sleep(0.3)
-    assert batches.wait_seconds < 0.25
-    assert len(source.built) <= 6  # one taken, four ready, one in the making
-  built = len(source.built)
-  time.sleep(0.2)
-  assert len(source.built) == built
-
-
-def test_length_buckets_are_powers_of_two_up_to_the_longest():
-  assert loader_lib.length_buckets(200) == (32, 64, 128, 200)
-  assert loader_lib.length_buckets(64) == (32, 64)
-  assert loader_lib.length_buckets(20) == (20,)
-
-
 @pytest.mark.parametrize('limit', [None, 50])
 def test_eval_batches_give_every_example_once_in_few_shapes(corpus, limit):
   store = corpus['b']
@@ -293,3 +247,47 @@ def test_eval_batches_refuse_an_example_that_fits_nowhere():
   store = tokens.memory_store('t', 'test', [[5, 1], [5, 6, 7, 1]], [[1], [1]])
   with pytest.raises(UserError, match=r't/test: example 1 has 4 tokens.*3'):
     list(loader_lib.eval_batches(store, batch_size=2, length_buckets=(3,)))
+
+
+@pytest.mark.parametrize('packed', [True, False])
+def test_candidates_walk_through_every_tasks_epochs(corpus, packed):
+  loader = make(corpus, packed=packed)
+  per_task, steps = 5, 190
+  drawn = {name: [] for name in COUNTS}
+  for n in range(steps):
+    batch = loader.candidates(n, per_task)
+    assert batch.task_ids.tolist() == [
+      TASK_IDS[name] for name in COUNTS for _ in range(per_task)
+    ]
+    for line, name in enumerate(np.repeat([*COUNTS], per_task).tolist()):
+      drawn[name].append(stores.segments(batch, line))
+  for name, store in corpus.items():
+    known, size = stores.examples(store), loader.packed[name].num_rows
+    assert per_task * steps >= 2 * size
+    epochs = [drawn[name][e * size : (e + 1) * size] for e in range(2)]
+    for epoch in epochs:
+      members = [known[i] for row in epoch for i, _ in row]
+      assert sorted(index for index, _ in members) == [*range(COUNTS[name])]
+      assert [targets for _, targets in members] == [
+        targets for row in epoch for _, targets in row
+      ]
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize('num_hosts', [2, 3, 5])
+def test_the_hosts_candidates_make_all_candidates(corpus, num_hosts):
+  whole = make(corpus).candidates(17, 10)
+  used = make(corpus)
+  used.candidates(900, 10)
+  parts = [
+    used.candidates(17, 10, host, num_hosts) for host in range(num_hosts)
+  ]
+  assert_batches_equal(whole, joined(parts))
+
+
+def test_candidates_that_hosts_cannot_share_are_refused(corpus):
+  with pytest.raises(
+    UserError,
+    match=r'3 tasks with 3 candidates each give 9 rows, which 2 hosts',
+  ):
+    make(corpus).candidates(0, 3, 1, 2)

@@ -3,9 +3,10 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from hypergrid_jax.data import packing
+from hypergrid_jax.data import loader, packing, tokens
 from hypergrid_jax.data.sampling import permutation
 from hypergrid_jax.errors import UserError
+from tests.data import stores
 
 ROW = (23, 11)  # encoder, decoder
 
@@ -59,11 +60,56 @@ def test_nothing_is_lost_and_no_limit_is_broken(
   assert sorted(packed.examples.tolist()) == list(range(len(lengths)))
   assert packed.offsets[0] == 0
   assert packed.offsets[-1] == len(lengths)
+  order = permutation(len(lengths), 'pack', seed).tolist()
+  window_of = {example: n // window for n, example in enumerate(order)}
   for row in range(packed.num_rows):
     members = packed.row(row)
+    # With one example per row there is nothing to shuffle for.
+    assert max_segments == 1 or len({window_of[e] for e in members}) == 1
     assert 1 <= len(members) <= max_segments
     assert sum(lengths[e][0] for e in members) <= ROW[0]
     assert sum(lengths[e][1] for e in members) <= ROW[1]
+
+
+@st.composite
+def token_lists(draw):
+  """Examples with tokens of their own, never the padding id."""
+  ids = st.integers(1, 60_000)
+  return draw(
+    st.lists(
+      st.tuples(
+        st.lists(ids, min_size=1, max_size=ROW[0]),
+        st.lists(ids, min_size=1, max_size=ROW[1]),
+      ),
+      min_size=1,
+      max_size=40,
+    )
+  )
+
+
+@hypothesis.given(token_lists(), st.integers(1, 5), st.integers(0, 3))
+@hypothesis.settings(deadline=None, max_examples=40)
+def test_packed_and_unpacked_again_every_token_is_there(
+  texts, max_segments, seed
+):
+  made = loader.Loader(
+    {'t': tokens.memory_store('t', 'train', *zip(*texts, strict=True))},
+    task_ids={'t': 0},
+    rates={'t': 1.0},
+    batch_size=1,
+    row_lengths=ROW,
+    max_segments=max_segments,
+    seed=seed,
+  )
+  rows = made.packed['t'].num_rows
+  for epoch in range(2):
+    found = []
+    for n in range(rows):
+      batch = made.batch(epoch * rows + n)
+      members = stores.segments(batch, 0)
+      assert 1 <= len(members) <= max_segments
+      found += members
+    assert sorted(found) == sorted((tuple(a), tuple(b)) for a, b in texts)
 
 
 @hypothesis.given(

@@ -46,6 +46,29 @@ def test_a_task_of_weight_zero_is_not_trained():
   assert rates(weights=weights) == {'small': 0.25, 'middle': 0.75}
 
 
+def test_registered_rates_are_taken_unless_the_run_chooses():
+  def registered(sizes):
+    return {'large': sizes['small'], 'middle': 0.0, 'small': 192, 'other': 9.0}
+
+  def found(**fields):
+    config = DataConfig(mixture='x', **fields)
+    return sampling.mixing_rates(SIZES, config, registered)
+
+  wanted = {'small': 0.75, 'large': 0.25}
+  assert found() == found(mixing='registered') == wanted
+  assert found(mixing='equal') == rates(mixing='equal')
+  assert found(mixing='proportional') == rates()
+  assert found(weights=dict.fromkeys(SIZES, 1)) == rates(mixing='equal')
+
+
+def test_registered_rates_that_are_not_there():
+  with pytest.raises(UserError, match="data.mixture = 'x' is no mixture"):
+    rates(mixing='registered')
+  config = DataConfig(mixture='x')
+  with pytest.raises(UserError, match='are all 0; nothing would be trained'):
+    sampling.mixing_rates(SIZES, config, lambda _: dict.fromkeys(SIZES, 0.0))
+
+
 @pytest.mark.parametrize(
   ('weights', 'message'),
   [
@@ -74,6 +97,20 @@ def test_permutations_never_change():
   order = sampling.permutation(10, 'block', 7, 3).tolist()
   assert order == [6, 2, 0, 3, 5, 7, 1, 9, 8, 4]
   assert sorted(sampling.permutation(1000, 'x', 1)) == list(range(1000))
+
+
+@pytest.mark.parametrize('count', [0, 1, 2, 3, 64, 65, 1000, 2**17])
+@pytest.mark.parametrize('bits', [2, 11, 30, 64])
+def test_the_fast_argsort_is_a_stable_argsort(count, bits):
+  # With few bits words are equal, as whole or above the index's bits.
+  words = np.random.default_rng([count, bits]).integers(
+    0, 2**64, count, np.uint64
+  )
+  for shift in {0, 64 - bits}:
+    some = words >> np.uint64(64 - bits) << np.uint64(shift)
+    np.testing.assert_array_equal(
+      sampling._argsort(some), np.argsort(some, kind='stable')
+    )
 
 
 def sampler(seed=3, batch_size=24):
@@ -133,6 +170,25 @@ def test_places_of_whole_blocks_are_exact_to_less_than_one():
     counts += np.bincount(tasks, minlength=len(SHARES))
     wanted = (block + 1) * made.block_size * np.array([*SHARES.values()])
     assert (abs(counts - wanted) < 1).all()
+
+
+def test_rows_drawn_are_counted_to_the_batch():
+  made = sampler(batch_size=640)
+  counts = np.zeros(len(SHARES), int)
+  for step in range(240):  # two blocks and a part
+    np.testing.assert_array_equal(made.drawn(step), counts)
+    counts += np.bincount(made.rows(step)[0], minlength=len(SHARES))
+
+
+def test_a_tasks_rows_are_those_of_its_own_sequence():
+  tasks, rows = stream(sampler(), range(400))
+  for number, size in enumerate(ROWS.values()):
+    mine = rows[tasks == number]
+    assert number == 2 or len(mine) > 2 * size
+    places = np.arange(len(mine))[::-1]
+    np.testing.assert_array_equal(
+      sampler().task_rows(number, places), mine[::-1]
+    )
 
 
 def test_blocks_are_shuffled_differently():

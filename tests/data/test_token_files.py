@@ -1,4 +1,7 @@
+import json
 import os
+import pathlib
+import shutil
 import time
 
 import numpy as np
@@ -104,6 +107,113 @@ def test_no_directory_is_not_damage(tmp_path):
     token_files.read_manifest(tmp_path / 'nothing')
 
 
+@pytest.fixture
+def reads(monkeypatch):
+  """Lists the files whose CRC-32 is computed; no file is too fresh."""
+  names, real = [], token_files._checksum
+
+  def checksum(path):
+    names.append(path.name)
+    return real(path)
+
+  monkeypatch.setattr(token_files, '_checksum', checksum)
+  monkeypatch.setattr(token_files, '_SETTLED_NS', -(10**12))
+  return names
+
+
+def test_files_that_nobody_touched_are_read_once(store, reads):
+  first = token_files.read_manifest(store)
+  assert sorted(reads) == sorted(token_files.FILES)
+  assert token_files.read_manifest(store) == first
+  assert len(reads) == len(token_files.FILES)
+
+
+def _flip_and_hide(path):
+  times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+  time.sleep(0.02)  # several ticks of the clock that files are stamped with
+  flip(path, 130)
+  os.utime(path, ns=times)
+
+
+def _touch(path):
+  time.sleep(0.02)
+  os.utime(path)
+
+
+def _copy(path):
+  shutil.copy2(path, path.with_name('copy'))
+  path.with_name('copy').rename(path)
+
+
+def _copy_all(path):
+  shutil.copytree(path.parent, path.parent.with_name('copy'))
+  shutil.rmtree(path.parent)
+  path.parent.with_name('copy').rename(path.parent)
+
+
+@pytest.mark.parametrize('touch', [_touch, _copy, _copy_all])
+@pytest.mark.parametrize('name', token_files.FILES)
+def test_files_that_somebody_touched_are_read_again(store, reads, name, touch):
+  first = token_files.read_manifest(store)
+  reads.clear()
+  touch(store / name)
+  assert token_files.read_manifest(store) == first
+  assert sorted(reads) == sorted(token_files.FILES)
+  token_files.read_manifest(store)
+  assert len(reads) == len(token_files.FILES)
+
+
+@pytest.mark.parametrize('name', token_files.TOKENS)
+def test_a_change_that_hides_its_time_is_noticed(store, reads, name):
+  token_files.read_manifest(store)
+  _flip_and_hide(store / name)
+  with pytest.raises(token_files.DamagedStoreError, match=name):
+    token_files.read_manifest(store)
+
+
+def test_fresh_files_are_read_every_time(store, reads, monkeypatch):
+  # They could change again without a later time.
+  monkeypatch.setattr(token_files, '_SETTLED_NS', 3600 * 10**9)
+  for _ in range(2):
+    reads.clear()
+    token_files.read_manifest(store)
+    assert sorted(reads) == sorted(token_files.FILES)
+  assert not (store / token_files.VERIFIED).exists()
+
+
+@pytest.mark.parametrize('content', [b'', b'[', b'null', b'[1, {}]', b'\xff'])
+def test_what_is_known_of_files_may_be_lost(store, reads, content):
+  token_files.read_manifest(store)
+  (store / token_files.VERIFIED).write_bytes(content)
+  reads.clear()
+  token_files.read_manifest(store)
+  assert sorted(reads) == sorted(token_files.FILES)
+
+
+def test_what_is_known_of_files_holds_for_their_manifest_only(store, reads):
+  token_files.read_manifest(store)
+  body = json.loads((store / token_files.MANIFEST).read_text())
+  del body['crc32']
+  body['counts'] = {'examples': 4}
+  body['crc32'] = token_files._body_checksum(body)
+  (store / token_files.MANIFEST).write_text(json.dumps(body))
+  reads.clear()
+  token_files.read_manifest(store)
+  assert sorted(reads) == sorted(token_files.FILES)
+
+
+def test_a_store_may_be_read_only(store, reads, monkeypatch):
+  def refuse(*_, **__):
+    raise PermissionError(13, 'Permission denied')
+
+  monkeypatch.setattr(pathlib.Path, 'replace', refuse)
+  for _ in range(2):
+    reads.clear()
+    token_files.read_manifest(store)
+    assert sorted(reads) == sorted(token_files.FILES)
+  assert sorted(path.name for path in store.iterdir()) == sorted(FILES)
+
+
 class _Killed(BaseException):
   pass
 
@@ -158,6 +268,16 @@ def test_what_was_abandoned_a_day_ago_is_removed(tmp_path):
   write(old)
   os.utime(old, (0, time.time() - 25 * 3600))
   token_files.partial_directory(final)
+  assert not old.exists()
+  assert fresh.exists()
+
+
+def test_an_abandoned_file_is_removed_too(tmp_path):
+  old, fresh = (tmp_path / f'.partial-{name}' for name in ('old', 'fresh'))
+  for path in (old, fresh):
+    path.write_text('half')
+  os.utime(old, (0, time.time() - 25 * 3600))
+  token_files.partial_path(tmp_path)
   assert not old.exists()
   assert fresh.exists()
 

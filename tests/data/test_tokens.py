@@ -19,6 +19,7 @@ from hypergrid_jax.data import (
 from hypergrid_jax.data.token_requests import TokenRequest
 from hypergrid_jax.data.vocabularies import load_vocabulary
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.tasks import definitions, task_definition
 
 LENGTHS = (19, 3)
 MULTIRC = [
@@ -195,14 +196,21 @@ def test_many_examples_go_to_workers_and_few_do_not(tmp_path, monkeypatch):
     ),
   )
   monkeypatch.setattr(token_workers.os, 'cpu_count', lambda: 5)
+  # As if this process had registered it with seqio.
+  definitions.add(
+    task_definition.own_task(
+      'mine', 'seqio', rows=object(), task_file=None, splits=('train',) * 3
+    )
+  )
+  monkeypatch.setattr(definitions, '_adopt', lambda _: None)
   sizes = {'glue_cola': 40_000, 'glue_sst2': 60_000, 'mine': 10**9}
   monkeypatch.setattr(tokenizing, 'expected_examples', lambda r: sizes[r.task])
   wanted = [request(task=name) for name in sizes]
-  token_workers.build_all(wanted, tmp_path, None)
+  token_workers.build_all(wanted, tmp_path, lambda *_: None)
   assert shared == [(['glue_sst2', 'glue_cola'], 2)]  # the larger one first
   assert alone == ['mine']
   sizes['glue_sst2'] = 19_000
-  token_workers.build_all(wanted, tmp_path, None)
+  token_workers.build_all(wanted, tmp_path, lambda *_: None)
   assert len(shared) == 1
   assert alone == ['mine', *sizes]
 
@@ -262,7 +270,7 @@ def test_fingerprint_follows_everything_the_tokens_depend_on(
     mark(source='sample'),
     mark(source='sample', split='validation'),
     mark(source='sample', split='validation', task='super_glue_boolq'),
-    mark(task='mine'),
+    mark(task='super_glue_boolq', source='sample'),
   }
   assert len(marks) == 8
   path = tmp_path / 'data' / 'super_glue' / 'multirc' / 'train.jsonl.gz'
@@ -310,8 +318,9 @@ def test_bad_examples_are_refused_and_leave_nothing(
   assert list((tmp_path / 'super_glue_boolq').iterdir()) == []
 
 
-def test_test_splits_may_be_unlabelled(tmp_path, fake):
-  fake[:] = [example(targets_pretokenized=b'<unk>')]
+@pytest.mark.parametrize('missing', [b'<unk>', b'-1.0'])
+def test_test_splits_may_be_unlabelled(tmp_path, fake, missing):
+  fake[:] = [example(targets_pretokenized=missing)]
   assert open_one(tmp_path, split='test').num_examples == 1
 
 
