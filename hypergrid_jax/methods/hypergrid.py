@@ -24,12 +24,20 @@ from flax import nnx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hypergrid_jax import conditioning, errors, extension, layers, types
-from hypergrid_jax.ops import gated_matmul
+from hypergrid_jax import (
+  conditioning,
+  errors,
+  extension,
+  layers,
+  partitioning,
+  types,
+)
+from hypergrid_jax.ops import choices, gated_matmul, partitions
 
 Variant = Literal['L', 'L2', 'LG', 'GL']
 State = Literal['first_token', 'mean', 'task']
 Form = Literal['plain', 'residual', 'identity']
+Implementation = choices.Implementation
 
 # gate = offset + scale * sigmoid(.)
 FORMS: dict[str, tuple[float, float]] = {
@@ -48,6 +56,8 @@ class HyperGridConfig:
     grid_rows: blocks of a kernel's inputs; must divide them.
     grid_cols: blocks of a kernel's outputs; must divide them. The paper's
       sizes are not known to us; 8 x 8 is our default.
+    col_width: outputs of a block, in place of `grid_cols`; None leaves that.
+      128 is fast on TPU v4, v5e and v5p, 256 on v6e, for any size of model.
     gate_wo: gate the second kernel of the feed-forward, as the paper does.
     gate_wi: gate the first kernel(s) too.
     encoder: gate the encoder's layers.
@@ -60,45 +70,43 @@ class HyperGridConfig:
       stack.
     form: 'plain' s, 'residual' 1 + s, 'identity' 2 s. Only 'identity' is 1 at
       initialisation, so only it keeps a pre-trained T5's function at step 0.
+    implementation: 'auto' chooses by platform and shape; 'pallas' insists on
+      the TPU kernels, 'xla' on plain operations, 'reference' is for tests.
   """
 
   variant: Variant = 'L2'
   grid_rows: int = 8
   grid_cols: int = 8
+  col_width: int | None = None
   gate_wo: bool = True
   gate_wi: bool = False
   encoder: bool = True
   decoder: bool = True
-  layers: Literal['all', 'upper_half'] | tuple[int, ...] = 'all'
+  layers: conditioning.Layers = 'all'
   state: State = 'first_token'
   form: Form = 'identity'
+  implementation: Implementation = 'auto'
 
   def __post_init__(self):
-    for name, choices in (
+    for name, known in (
       ('variant', get_args(Variant)),
       ('state', get_args(State)),
       ('form', get_args(Form)),
+      ('implementation', get_args(Implementation)),
     ):
       value = getattr(self, name)
-      if value not in choices:
+      if value not in known:
         raise errors.UserError(
-          f'HyperGrid.{name}: got {value!r}, expected one of {choices}.'
-          f'{errors.closest(str(value), choices)}'
+          f'HyperGrid.{name}: got {value!r}, expected one of {known}.'
+          f'{errors.closest(str(value), known)}'
         )
-    for name in ('grid_rows', 'grid_cols'):
-      if getattr(self, name) < 1:
+    for name in ('grid_rows', 'grid_cols', 'col_width'):
+      value = getattr(self, name)
+      if value is not None and value < 1:
         raise errors.UserError(
-          f'HyperGrid.{name}: got {getattr(self, name)}, expected at least 1.'
+          f'HyperGrid.{name}: got {value}, expected at least 1.'
         )
-    named = ('all', 'upper_half')
-    if not self.layers or (
-      isinstance(self.layers, str) and self.layers not in named
-    ):
-      raise errors.UserError(
-        f"HyperGrid.layers: got {self.layers!r}, expected 'all', 'upper_half'"
-        ' or a tuple of at least one layer number.'
-      )
-
+    conditioning.check_layers(self.layers, 'HyperGrid.layers')
     for first, second in (('gate_wo', 'gate_wi'), ('encoder', 'decoder')):
       if not (getattr(self, first) or getattr(self, second)):
         raise errors.UserError(
@@ -128,23 +136,21 @@ class HyperGridConfig:
     wi = config.wi_names if self.gate_wi else ()
     return (*wi, 'wo') if self.gate_wo else wi
 
+  def grid(self, config, name: str) -> tuple[int, int]:
+    """Blocks of a kernel's inputs and of its outputs."""
+    if self.col_width is None:
+      return self.grid_rows, self.grid_cols
+    return self.grid_rows, kernel_shape(config, name)[1] // self.col_width
+
   def selected_layers(self, num_layers: int) -> tuple[int, ...]:
     """Numbers of the gated layers of a stack, ascending.
 
     Raises:
       UserError: a number is not a layer of the stack.
     """
-    if self.layers == 'all':
-      return tuple(range(num_layers))
-    if self.layers == 'upper_half':
-      return tuple(range(num_layers // 2, num_layers))
-    for number in self.layers:
-      if not 0 <= number < num_layers:
-        raise errors.UserError(
-          f'HyperGrid.layers: there is no layer {number} in a stack of'
-          f' {num_layers} (0..{num_layers - 1}).'
-        )
-    return tuple(sorted(set(self.layers)))
+    return conditioning.selected_layers(
+      self.layers, num_layers, 'HyperGrid.layers'
+    )
 
   def _gates(self, stack: str) -> bool:
     return self.encoder if stack == 'encoder' else self.decoder
@@ -165,16 +171,18 @@ def check_grid(method: HyperGridConfig, config, name: str) -> None:
   """
   if method.variant == 'L':
     return
-  for field, size in zip(
-    ('grid_rows', 'grid_cols'), kernel_shape(config, name), strict=True
+  inputs, outputs = kernel_shape(config, name)
+  columns = 'grid_cols' if method.col_width is None else 'col_width'
+  for field, side, size in (
+    ('grid_rows', 'inputs', inputs),
+    (columns, 'outputs', outputs),
   ):
-    blocks = getattr(method, field)
-    if size % blocks:
+    wanted = getattr(method, field)
+    if size % wanted:
       divisors = [d for d in range(1, size + 1) if size % d == 0]
-      near = sorted(divisors, key=lambda d: abs(d - blocks))[:3]
+      near = sorted(divisors, key=lambda d: abs(d - wanted))[:3]
       raise errors.UserError(
-        f'HyperGrid.{field} = {blocks} does not divide the'
-        f' {"inputs" if field == "grid_rows" else "outputs"} of'
+        f'HyperGrid.{field} = {wanted} does not divide the {side} of'
         f' {name!r} ({size}). Sizes that do: {sorted(near)}.'
       )
 
@@ -261,15 +269,16 @@ class _KernelFactors(nnx.Module):
       axes = ('layers', 'embed', 'mlp' if name != 'wo' else 'grid_col')
       self.col = layers.parameter(rngs, (num_gated, d, outputs), axes)
       return
-    row_shape, row_axes = (num_gated, method.grid_rows), ('layers', 'grid_row')
-    col_shape, col_axes = (num_gated, method.grid_cols), ('layers', 'grid_col')
+    rows, columns = method.grid(config, name)
+    row_shape, row_axes = (num_gated, rows), ('layers', 'grid_row')
+    col_shape, col_axes = (num_gated, columns), ('layers', 'grid_col')
     row_stddev = 1.0
     if method.variant in ('L2', 'LG'):
-      row_shape = (num_gated, d, method.grid_rows)
+      row_shape = (num_gated, d, rows)
       row_axes = ('layers', 'embed', 'grid_row')
       row_stddev = d**-0.5
     if method.variant in ('L2', 'GL'):
-      col_shape = (num_gated, d, method.grid_cols)
+      col_shape = (num_gated, d, columns)
       col_axes = ('layers', 'embed', 'grid_col')
     self.row = layers.parameter(
       rngs, row_shape, row_axes, stddev=row_stddev, stream='method'
@@ -318,6 +327,8 @@ class GatedMlpBlock(layers.MlpBlock):
         segments.ids,
         scale=gate['scale'],
         offset=gate['offset'],
+        implementation=self.method.implementation,
+        partition=partition(name),
       )
 
     return multiply
@@ -327,6 +338,13 @@ class GatedMlpBlock(layers.MlpBlock):
     values = gate['offset'] + gate['scale'] * values
     values = conditioning.per_token(values, segments.ids)
     return self.plain_matmul(name, u) * values.astype(self.dtype)
+
+
+def partition(name: str) -> partitions.Partition:
+  """Which mesh axes divide the product with a feed-forward kernel."""
+  axes = ('mlp', 'embed') if name == 'wo' else ('embed', 'mlp')
+  inputs, outputs = (partitioning.DEFAULT_RULES[axis] for axis in axes)
+  return partitions.Partition(partitioning.DATA, inputs, outputs)
 
 
 def factor(

@@ -1,13 +1,16 @@
 """The methods that must keep the laws, each built into a small T5.
 
-Together they cover each variant, state, form, kernel, stack and choice of
-layers at least once, on T5 1.0 and 1.1.
+Together they cover each option of each method at least once, on T5 1.0 and
+1.1, and methods that are used together.
 """
 
 import functools
 
+from hypergrid_jax import extension, t5
 from hypergrid_jax import model as model_lib
-from hypergrid_jax import t5
+from hypergrid_jax.methods.adapters import AdaptersConfig
+from hypergrid_jax.methods.ca_mtl import CAMTLConfig
+from hypergrid_jax.methods.hyperformer import HyperFormerConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from tests import batches
 
@@ -23,6 +26,7 @@ SIZES = {
   'relative_buckets': 6,
   'relative_max_distance': 7,
 }
+SMALL = {'reduction_factor': 4, 'embed_dim': 6, 'hidden_dim': 11, 'seed_dim': 8}
 V1_1 = {'mlp_activations': ('gelu', 'linear'), 'logits_via_embedding': False}
 
 METHODS = {
@@ -69,7 +73,100 @@ METHODS = {
       encoder=False,
     ),
   ),
+  'CA-MTL base': (V1_1, CAMTLConfig(window=3, max_length=7)),
+  'CA-MTL shared block per head, all norms, ladder': (
+    {},
+    CAMTLConfig(
+      attention='shared_block',
+      attention_per_head=True,
+      window=2,
+      norm_layers='all',
+      final_norm=True,
+      bottleneck='ladder',
+      bottleneck_width=5,
+      bottleneck_activation='gelu',
+      decoder_alignment=True,
+      decoder_norm=True,
+    ),
+  ),
+  'GL task with CA-MTL': (
+    V1_1,
+    (
+      HyperGridConfig(
+        variant='GL', state='task', grid_rows=5, grid_cols=6, decoder=False
+      ),
+      CAMTLConfig(attention=None, norm_layers=(1,), decoder_norm=True),
+    ),
+  ),
+  'adapters per task': (V1_1, AdaptersConfig(reduction_factor=3)),
+  'adapters, shared norm': (
+    {},
+    AdaptersConfig(variant='shared_norm', reduction_factor=5),
+  ),
+  'L2 mean with one adapter': (
+    V1_1,
+    (
+      HyperGridConfig(grid_rows=2, grid_cols=3, state='mean'),
+      AdaptersConfig(variant='single', reduction_factor=4),
+    ),
+  ),
+  'HyperFormer++': (V1_1, HyperFormerConfig(**SMALL)),
+  'HyperFormer per position': (
+    {},
+    HyperFormerConfig(variant='per_position', **SMALL),
+  ),
+  'HyperFormer as released with LG': (
+    {},
+    (
+      HyperFormerConfig(variant='released', **SMALL),
+      HyperGridConfig(variant='LG', grid_rows=4, grid_cols=6),
+    ),
+  ),
 }
+
+# What has to be zero for a method's initial parameters to be a plain T5: the
+# LayerNorm that ends an adapter starts at size 1, what generates it at 0.08.
+SILENCED = {
+  AdaptersConfig: r'.*/norm_scale',
+  HyperFormerConfig: r'.*/norm_(scale|bias)/kernel',
+}
+
+# Which of a method's own parameters have a gradient at the start, when others
+# are zero so that it is a plain T5.
+FIRST_GRADIENTS = {
+  HyperGridConfig: r'.*/condition/\w+/col',
+  AdaptersConfig: r'.*/layers/after_(attention|feed_forward)/.*',
+  HyperFormerConfig: (
+    r'task_vectors/.*'
+    r'|.*/condition/(source|block_types|generators|attention|feed_forward)/.*'
+  ),
+  CAMTLConfig: (
+    r'.*/(after_embed/film|condition/\w+_norm)/.*'
+    r'|encoder/layers/attention_bias/(blocks|film/beta/.*)'
+    r'|encoder/(after_layers|layers/after_layer)/up/.*'
+  ),
+}
+
+
+def parts(name: str) -> tuple:
+  """The configurations of the methods in a model; none for plain T5."""
+  method = METHODS[name][1]
+  if method is None:
+    return ()
+  return method if isinstance(method, tuple) else (method,)
+
+
+def sees_task_ids(name: str) -> bool:
+  """Whether the model depends on task ids at all."""
+  return any(map(_sees_task_ids, parts(name)))
+
+
+def _sees_task_ids(method) -> bool:
+  if isinstance(method, HyperGridConfig):
+    return method.state == 'task'
+  if isinstance(method, AdaptersConfig):
+    return method.variant != 'single'
+  return True
 
 
 @functools.cache
@@ -78,6 +175,6 @@ def make(name: str, **overrides) -> model_lib.Model:
   sizes, method = METHODS[name]
   return model_lib.Model(
     t5.T5Config(**{**SIZES, **sizes, **overrides}),
-    method and method.extension_points(),
+    extension.of_methods(method),
     num_tasks=batches.NUM_TASKS,
   )

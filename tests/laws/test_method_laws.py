@@ -5,6 +5,7 @@ The methods are those of `tests/laws/methods.py`.
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +18,25 @@ from hypergrid_jax import (
   optim,
   partitioning,
   schedules,
+  trainable,
   tree_paths,
 )
+from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from tests import batches
-from tests.laws.methods import METHODS, SIZES, make
+from tests.laws.methods import (
+  FIRST_GRADIENTS,
+  METHODS,
+  SILENCED,
+  SIZES,
+  make,
+  parts,
+  sees_task_ids,
+)
 
-pytestmark = pytest.mark.usefixtures('x64')
+pytestmark = pytest.mark.usefixtures('x64', 'compile_quickly')
 
 CLOSE = 1e-12
+LADDER = 'CA-MTL shared block per head, all norms, ladder'
 every_method = pytest.mark.parametrize('name', METHODS)
 every_addition = pytest.mark.parametrize('name', list(METHODS)[2:])
 
@@ -98,15 +110,22 @@ def test_plain_parameters_are_a_subset_and_start_alike(name):
 
 @every_addition
 def test_starts_as_plain_t5_with_its_gated_kernels_scaled(name):
-  """By 2 s(0) = 1 (identity), 1 + s(0) = 1.5 (residual), s(0) = 0.5 (plain)."""
+  """HyperGrid's forms: 2 s(0) = 1 (identity), 1 + s(0) (residual), s(0).
+
+  Of methods that do not start as a plain T5, `SILENCED` parameters are zero.
+  """
   plain_name = f'plain {_version(name)}'
   batch = batches.batch(examples())
   start, scaled = (
     jax.tree.map(np.float64, initial()[n]) for n in (name, plain_name)
   )
-  for path, layer in gated_kernels(name):
+  silenced = '|'.join(SILENCED.get(type(method), '') for method in parts(name))
+  for path, leaf in tree_paths.flatten(start).items():
+    if re.fullmatch(silenced, path):
+      leaf[...] = 0
+  for path, layer, form in gated_kernels(name):
     gate = {'plain': 0.5, 'residual': 1.5, 'identity': 1.0}
-    tree_paths.flatten(scaled)[path][layer] *= gate[METHODS[name][1].form]
+    tree_paths.flatten(scaled)[path][layer] *= gate[form]
   actual, plain = step(name)(start, batch), step(plain_name)(scaled, batch)
   assert_trees_close(
     {'logits': actual['logits'], 'loss': actual['loss']},
@@ -115,18 +134,20 @@ def test_starts_as_plain_t5_with_its_gated_kernels_scaled(name):
 
 
 def gated_kernels(name):
-  """Yields (path of the stacked kernel, layer) of every gated kernel."""
-  model, method = make(name), METHODS[name][1]
-  wi = ('wi',) if _version(name) == '1.0' else ('wi_0', 'wi_1')
-  kernels = (wi if method.gate_wi else ()) + ('wo',) * method.gate_wo
-  for stack, gated, count in (
-    ('encoder', method.encoder, model.config.num_layers),
-    ('decoder', method.decoder, model.config.num_decoder_layers),
-  ):
-    numbers = {'all': range(count), 'upper_half': range(1, count)}
-    for kernel in kernels if gated else ():
-      for layer in numbers.get(method.layers, method.layers):
-        yield f'{stack}/layers/feed_forward/{kernel}', layer
+  """Yields (path of the stacked kernel, layer, form) of every gated kernel."""
+  config = make(name).config
+  for method in parts(name):
+    if not isinstance(method, HyperGridConfig):
+      continue
+    kernels = config.wi_names * method.gate_wi + ('wo',) * method.gate_wo
+    for stack, gated, count in (
+      ('encoder', method.encoder, config.num_layers),
+      ('decoder', method.decoder, config.num_decoder_layers),
+    ):
+      numbers = {'all': range(count), 'upper_half': range(1, count)}
+      for kernel in kernels if gated else ():
+        for layer in numbers.get(method.layers, method.layers):
+          yield f'{stack}/layers/feed_forward/{kernel}', layer, method.form
 
 
 @every_method
@@ -189,7 +210,6 @@ def test_logits_depend_on_their_own_example_and_nothing_later(name):
 
 @every_method
 def test_a_row_depends_on_its_own_task_id_if_on_any(name):
-  method = METHODS[name][1]
   batch = batches.batch(examples())
   run = functools.partial(step(name), params(name))
   tasks = batch.task_ids.copy()
@@ -197,28 +217,48 @@ def test_a_row_depends_on_its_own_task_id_if_on_any(name):
   other = run(dataclasses.replace(batch, task_ids=tasks))
   moved = other['logits'] - run(batch)['logits']
   expected = [False] * len(tasks)
-  expected[2] = method is not None and method.state == 'task'
+  expected[2] = sees_task_ids(name)
   assert np.any(moved, axis=(1, 2)).tolist() == expected
 
 
 @every_method
 def test_every_layer_of_every_parameter_has_a_gradient(name):
-  outputs = step(name)(params(name), batches.batch(examples()))
+  """And of every task, if it is in the batch."""
+  batch = batches.batch(examples())
+  outputs = step(name)(params(name), batch)
   axes = tree_paths.flatten(make(name).logical_axes, is_leaf=tree_paths.is_axes)
   for path, leaf in tree_paths.flatten(outputs['gradients']).items():
-    other_axes = tuple(range(1 if axes[path][0] == 'layers' else 0, leaf.ndim))
-    assert np.all(np.any(leaf, axis=other_axes)), path
+    separate = [axis in ('layers', 'tasks') for axis in axes[path]]
+    moved = np.any(leaf, axis=tuple(np.flatnonzero(np.invert(separate))))
+    if 'tasks' in axes[path]:
+      present = np.isin(np.arange(batches.NUM_TASKS), batch.task_ids)
+      expected = np.broadcast_to(present, moved.shape)
+    else:
+      expected = np.ones_like(moved)
+    np.testing.assert_array_equal(moved, expected, err_msg=path)
 
 
 @every_addition
-def test_first_gradients_reach_columns_and_not_rows(name):
-  """Columns start at 0, so rows wait one step and columns do not."""
+def test_first_gradients_reach_what_is_not_behind_a_zero(name):
   start = jax.tree.map(np.float64, initial()[name])
   outputs = step(name)(start, batches.batch(examples()))
   leaves = tree_paths.flatten(outputs['gradients'])
+  first = '|'.join(FIRST_GRADIENTS[type(method)] for method in parts(name))
   for path in make(name).added:
     moved = bool(np.any(leaves[path]))
-    assert moved == path.endswith('/col'), path
+    assert moved == bool(re.fullmatch(first, path)), path
+
+
+@every_addition
+def test_two_steps_later_everything_that_is_added_has_a_gradient(name):
+  params = jax.tree.map(np.float64, initial()[name])
+  batch = batches.batch(examples())
+  for _ in range(2):
+    gradients = step(name)(params, batch)['gradients']
+    params = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradients)
+  gradients = step(name)(params, batch)['gradients']
+  for path in make(name).added:
+    assert np.any(tree_paths.flatten(gradients)[path]), path
 
 
 # The settings each method is run under beside (scanned, nothing recomputed).
@@ -231,6 +271,11 @@ OTHERS = [
   ('GL task plain upper half', {'scan_layers': False, 'remat_policy': 'full'}),
   ('L first identity one layer', {'scan_layers': False}),
   ('L2 mean plain wi decoder', {'remat_policy': 'minimal'}),
+  (LADDER, {'scan_layers': False, 'remat_policy': 'full'}),
+  ('GL task with CA-MTL', {'scan_layers': False}),
+  ('adapters, shared norm', {'scan_layers': False, 'remat_policy': 'minimal'}),
+  ('HyperFormer++', {'scan_layers': False, 'remat_policy': 'full'}),
+  ('HyperFormer per position', {'scan_layers': False}),
 ]
 
 
@@ -275,7 +320,14 @@ def test_cached_steps_equal_packed_teacher_forcing(name):
 
 
 @pytest.mark.parametrize(
-  'name', ['L2 first identity', 'LG mean residual wi+wo encoder']
+  'name',
+  [
+    'L2 first identity',
+    'LG mean residual wi+wo encoder',
+    LADDER,
+    'adapters per task',
+    'HyperFormer++',
+  ],
 )
 def test_a_mesh_of_4_by_2_devices_equals_one(name):
   model, batch = make(name), batches.batch(examples())
@@ -302,15 +354,24 @@ def test_every_axis_has_a_partitioning_rule(name):
     assert len(names) == len(shapes[path].shape), path
 
 
-def test_a_step_moves_what_is_trained_and_keeps_the_bits_of_the_rest():
-  name = 'L2 first identity'
+@pytest.mark.parametrize(
+  ('name', 'chosen'),
+  [
+    ('L2 first identity', ('.*/condition/.*', 'decoder/.*/wo')),
+    ('HyperFormer++', 'added_and_norms'),
+    ('adapters, shared norm', 'added_and_upper_half'),
+  ],
+)
+def test_a_step_moves_what_is_trained_and_keeps_the_bits_of_the_rest(
+  name, chosen
+):
   model, start = make(name), params(name)
   optimizer = optim.make_optimizer(
     optim.Adafactor(),
     schedules.Constant(learning_rate=1e-2),
     logical_axes=model.logical_axes,
     added=model.added,
-    trainable=('.*/condition/.*', 'decoder/.*/wo'),
+    trainable=chosen,
   )
 
   @jax.jit
@@ -320,9 +381,24 @@ def test_a_step_moves_what_is_trained_and_keeps_the_bits_of_the_rest():
 
   outputs = step(name)(start, batches.batch(examples()))
   after = tree_paths.flatten(move(start, outputs['gradients']))
-  trained = {*model.added, 'decoder/layers/feed_forward/wo'}
+  trained = trainable.trained_parameters(
+    model.logical_axes, chosen, added=model.added
+  )
+  axes = tree_paths.flatten(model.logical_axes, is_leaf=tree_paths.is_axes)
   for path, before in tree_paths.flatten(start).items():
-    assert np.any(after[path] != before) == (path in trained), path
+    moved = np.asarray(after[path] != before)
+    if axes[path][0] == 'layers':
+      moved = moved.any(axis=tuple(range(1, moved.ndim)))
+    # Of the three layers that an encoder has, the lowest is not in the upper
+    # half.
+    expected = {
+      None: np.zeros_like(moved),
+      'whole': np.ones_like(moved),
+      'upper_half': np.arange(moved.shape[0]) > 0,
+    }[trained.get(path)]
+    assert np.any(moved) == np.any(expected), path
+    if axes[path][0] == 'layers':
+      np.testing.assert_array_equal(moved, expected, err_msg=path)
 
 
 def _version(name):

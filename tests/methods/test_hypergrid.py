@@ -4,7 +4,6 @@ import functools
 
 from flax import nnx
 import jax
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -184,14 +183,6 @@ def test_a_layer_that_is_not_selected_is_plain(x64):
       rtol=0,
       atol=1e-12,
     )
-
-
-@pytest.fixture
-def unchecked():
-  """Switches the tests' own type checks off: a user has only ours."""
-  jaxtyping.config.update('jaxtyping_disable', True)
-  yield
-  jaxtyping.config.update('jaxtyping_disable', False)
 
 
 @pytest.mark.parametrize(

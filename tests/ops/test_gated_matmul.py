@@ -10,140 +10,80 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax.ops import gated_matmul as ops
+from hypergrid_jax.ops.gated_matmul import gated_matmul
+from hypergrid_jax.ops.reference import reference_gated_matmul
 from tests import tolerances
+from tests.ops import dense
 
-FORMS = {'plain': (0.0, 1.0), 'residual': (1.0, 1.0), 'identity': (0.0, 2.0)}
-OFF = (1.0, 0.0)
+FORMS, OFF = dense.FORMS, dense.OFF
 CUTS = {
-  cut: functools.partial(ops.gated_matmul, cut=cut)
-  for cut in ('rows', 'columns')
+  cut: functools.partial(gated_matmul, cut=cut) for cut in ('rows', 'columns')
 }
-# B, L, S, K, N, grid rows, grid columns; 9 blocks and more are scanned.
+KERNELS = {
+  cut: functools.partial(
+    gated_matmul, cut=cut, implementation='pallas', interpret=True
+  )
+  for cut in CUTS
+}
+# B, L, S, K, N, grid rows, grid columns; 9 blocks and more are scanned, and up
+# to 64 tokens are multiplied by all blocks of rows at once.
 SHAPES = {
   'one block': (2, 3, 1, 5, 7, 1, 1),
   'rows only': (2, 5, 2, 6, 7, 3, 1),
   'columns only': (3, 4, 2, 5, 8, 1, 4),
-  'uneven': (3, 7, 4, 15, 8, 5, 2),
+  'uneven': (3, 23, 4, 15, 8, 5, 2),
   'scanned': (2, 5, 3, 4, 18, 2, 9),
-  'scanned rows': (3, 4, 2, 20, 6, 10, 3),
+  'scanned rows': (3, 22, 2, 20, 6, 10, 3),
   'single entries': (2, 3, 2, 4, 6, 4, 6),
 }
-
-
-def case(shape, *, row_shape=None, col_shape=None, seed=0, dtype=np.float64):
-  """Random arguments and a cotangent; uneven segments, one padding token."""
-  b, length, segments, k, n, grid_rows, grid_cols = shape
-  rng = np.random.default_rng(seed)
-  row_shape = (b, segments) if row_shape is None else row_shape
-  col_shape = (b, segments) if col_shape is None else col_shape
-  ids = np.sort(rng.integers(1, segments + 1, (b, length)), axis=1)
-  ids[0, -1] = 0
-  arguments = (
-    rng.standard_normal((b, length, k)),
-    rng.standard_normal((k, n)),
-    2 * rng.standard_normal((*row_shape, grid_rows)),
-    2 * rng.standard_normal((*col_shape, grid_cols)),
-  )
-  dy = rng.standard_normal((b, length, n))
-  return *(x.astype(dtype) for x in arguments), ids.astype(np.int32), dy
-
-
-def loops(u, kernel, row, col, ids, offset, scale):
-  """The definition, one multiplication at a time."""
-  b, length, k = u.shape
-  n = kernel.shape[1]
-  block_rows, block_cols = k // row.shape[-1], n // col.shape[-1]
-  y = np.zeros((b, length, n))
-  for at, t in np.ndindex(b, length):
-    segment = max(ids[at, t] - 1, 0)
-    r = row[at % row.shape[0], segment % row.shape[1]]
-    c = col[at % col.shape[0], segment % col.shape[1]]
-    for j in range(n):
-      for i in range(k):
-        z = r[i // block_rows] * c[j // block_cols]
-        gate = offset + scale / (1 + np.exp(-z))
-        y[at, t, j] += gate * u[at, t, i] * kernel[i, j]
-  return y
-
-
-def dense_gradients(u, kernel, row, col, ids, offset, scale, dy):
-  """Gradients by hand, with the dense gate of every token; NumPy only."""
-  k, n = kernel.shape
-  segment = np.maximum(ids - 1, 0)
-  at = np.arange(len(u))[:, None]
-
-  def spread(factor):
-    b, s = factor.shape[:2]
-    return factor[at % b, segment % s], (at % b, segment % s)
-
-  (r, row_place), (c, col_place) = spread(row), spread(col)
-  sigmoid = 1 / (1 + np.exp(-r[..., :, None] * c[..., None, :]))
-  tile = np.ones((k // row.shape[-1], n // col.shape[-1]))
-  gate = np.kron(offset + scale * sigmoid, tile)
-  outer = u[..., :, None] * dy[..., None, :]
-  blocks = (outer * kernel).reshape(
-    *u.shape[:2], row.shape[-1], -1, col.shape[-1], tile.shape[1]
-  )
-  dz = blocks.sum((3, 5)) * scale * sigmoid * (1 - sigmoid)
-  drow, dcol = np.zeros_like(row), np.zeros_like(col)
-  np.add.at(drow, row_place, (dz * c[..., None, :]).sum(-1))
-  np.add.at(dcol, col_place, (dz * r[..., :, None]).sum(-2))
-  du = np.einsum('bln,blkn->blk', dy, gate * kernel)
-  return du, (gate * outer).sum((0, 1)), drow, dcol
+# For the TPU kernels and low precision. A block of the finest is 5 x 3.
+GRIDS = {
+  'one gate': (3, 50, 1, 24, 40, 1, 1),
+  'rows only': (2, 40, 5, 48, 20, 6, 1),
+  'columns only': (2, 40, 3, 20, 48, 1, 4),
+  'wide blocks': (2, 70, 7, 256, 128, 4, 2),
+  'fast grid': (1, 130, 40, 64, 96, 8, 6),
+  'many rows': (1, 130, 40, 96, 64, 16, 4),
+}
+FINEST = (1, 70, 11, 320, 192, 64, 64)
 
 
 @functools.partial(jax.jit, static_argnames=('form', 'function'))
 def value_and_gradients(
-  u, kernel, row, col, ids, dy, *, form, function=ops.gated_matmul
+  u, kernel, row, col, ids, dy, *, form, function=gated_matmul
 ):
   offset, scale = form
   y, pull = jax.vjp(
     lambda *x: function(*x, ids, offset=offset, scale=scale),
     *(u, kernel, row, col),
   )
-  return y, pull(dy.astype(y.dtype))
+  return y, *pull(dy.astype(y.dtype))
 
 
-def assert_equal_to_dense(arguments, form, cuts=tuple(CUTS)):
-  *inputs, ids, dy = arguments
-  expected = loops(*inputs, ids, *form)
-  dense = dense_gradients(*inputs, ids, *form, dy)
-  for cut in cuts:
-    y, gradients = value_and_gradients(
-      *arguments, form=form, function=CUTS[cut]
+def assert_equal_to_dense(arguments, form, functions=CUTS, dtype=np.float64):
+  """Compares with float64, given numbers rounded to the activations' dtype."""
+  u, *parameters, ids, dy = arguments
+  u, dy = u.astype(dtype), dy.astype(dtype)
+  exact = (np.float64(x) for x in (u, *parameters))
+  desired = dense.value_and_gradients(*exact, ids, np.float64(dy), *form)
+  for name, function in functions.items():
+    actual = value_and_gradients(
+      u, *parameters, ids, dy, form=form, function=function
     )
-    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12, err_msg=cut)
-    for name, actual, desired in zip(
-      ('u', 'kernel', 'row', 'col'), gradients, dense, strict=True
-    ):
-      np.testing.assert_allclose(
-        actual, desired, rtol=1e-12, atol=1e-12, err_msg=f'{cut} {name}'
-      )
-
-
-@pytest.mark.parametrize(
-  ('rows', 'columns', 'k', 'n', 'cut'),
-  [
-    (8, 8, 512, 128, 'rows'),  # 8 * 128 numbers per token, not 8 * 512
-    (8, 8, 128, 512, 'columns'),
-    (16, 2, 512, 128, 'columns'),
-    (1, 4, 96, 96, 'rows'),
-  ],
-)
-def test_the_side_with_less_elementwise_work_is_cut(rows, columns, k, n, cut):
-  assert ops.cheaper_cut(rows, columns, k, n) == cut
+    assert actual[0].dtype == actual[1].dtype == dtype
+    assert {leaf.dtype for leaf in actual[2:]} == {parameters[0].dtype}
+    close = tolerances.ONE_MATMUL[np.dtype(dtype)]
+    dense.assert_close(actual, desired, close, name)
 
 
 @pytest.mark.parametrize('form', FORMS)
-def test_reference_equals_loops(x64, form):
-  *inputs, ids, _ = case(SHAPES['uneven'])
+def test_reference_and_dense_gates_equal_loops(x64, form):
+  *inputs, ids, dy = dense.case(SHAPES['uneven'])
   offset, scale = FORMS[form]
-  reference = functools.partial(
-    ops.reference_gated_matmul, offset=offset, scale=scale
-  )
-  y = jax.jit(reference)(*inputs, ids)
-  expected = loops(*inputs, ids, offset, scale)
+  expected = dense.loops(*inputs, ids, offset, scale)
+  y = jax.jit(reference_gated_matmul)(*inputs, ids, offset=offset, scale=scale)
+  np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12)
+  y, *_ = dense.value_and_gradients(*inputs, ids, dy, offset, scale)
   np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12)
 
 
@@ -152,16 +92,57 @@ def test_reference_equals_loops(x64, form):
   list(zip(SHAPES, [*FORMS, *FORMS, 'identity'], strict=True)),
 )
 def test_values_and_gradients_equal_the_dense_gate(x64, shape, form):
-  assert_equal_to_dense(case(SHAPES[shape]), FORMS[form])
+  assert_equal_to_dense(dense.case(SHAPES[shape]), FORMS[form])
+
+
+@pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize('shape', GRIDS)
+def test_the_tpu_kernels_equal_the_dense_gate(shape, dtype):
+  """Activations in `dtype`, parameters and their gradients in float32."""
+  arguments = dense.case(GRIDS[shape], dtype=np.float32)
+  assert_equal_to_dense(arguments, FORMS['identity'], KERNELS, dtype)
+
+
+@pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize('shape', ['fast grid', 'many rows'])
+def test_low_precision_is_near_float64(shape, dtype):
+  arguments = dense.case(GRIDS[shape], dtype=np.float32)
+  assert_equal_to_dense(arguments, FORMS['residual'], CUTS, dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('functions', [CUTS, KERNELS], ids=['xla', 'pallas'])
+def test_the_finest_grid_equals_the_dense_gate(functions):
+  arguments = dense.case(FINEST, dtype=np.float32)
+  assert_equal_to_dense(arguments, FORMS['plain'], functions, np.float32)
 
 
 @pytest.mark.parametrize(
   ('row_shape', 'col_shape'),
-  [((1, 1), (3, 4)), ((3, 4), (1, 1)), ((3, 1), (1, 1))],
+  [((1, 1), (3, 4)), ((3, 4), (1, 1)), ((3, 1), (1, 1)), ((1, 1), (1, 1))],
 )
-def test_broadcast_factors_get_the_sum_of_gradients(x64, row_shape, col_shape):
-  arguments = case(SHAPES['uneven'], row_shape=row_shape, col_shape=col_shape)
-  assert_equal_to_dense(arguments, FORMS['identity'])
+def test_broadcast_factors_get_the_sum_of_gradients(row_shape, col_shape):
+  shapes = {'row_shape': row_shape, 'col_shape': col_shape}
+  with jax.enable_x64(True):
+    assert_equal_to_dense(
+      dense.case(SHAPES['uneven'], **shapes), FORMS['identity']
+    )
+  arguments = dense.case(SHAPES['uneven'], **shapes, dtype=np.float32)
+  kernel = {'kernel': KERNELS['columns']}
+  assert_equal_to_dense(arguments, FORMS['identity'], kernel, np.float32)
+
+
+@pytest.mark.parametrize(
+  ('length', 'row_shape'),
+  [(63, (2, 1)), (64, (2, 1)), (64, (1, 1))],
+  ids=['blocks', 'weight per row', 'one weight'],
+)
+def test_gates_of_whole_rows_equal_the_dense_gate(x64, length, row_shape):
+  arguments = dense.case(
+    (2, length, 1, 6, 8, 3, 2), row_shape=row_shape, col_shape=(1, 1)
+  )
+  auto = {'auto': gated_matmul}
+  assert_equal_to_dense(arguments, FORMS['residual'], auto)
 
 
 @given(
@@ -169,76 +150,82 @@ def test_broadcast_factors_get_the_sum_of_gradients(x64, row_shape, col_shape):
   grid=st.tuples(st.integers(1, 3), st.sampled_from([1, 2, 3, 8, 9])),
   form=st.sampled_from(sorted(FORMS)),
 )
-@settings(max_examples=12, deadline=None, derandomize=True, database=None)
+@settings(max_examples=8, deadline=None, derandomize=True, database=None)
 def test_any_shape_equals_the_dense_gate(sizes, grid, form):
   b, length, segments, block_rows, block_cols = sizes
   shape = (b, length, segments, grid[0] * block_rows, grid[1] * block_cols)
   with jax.enable_x64(True):
-    assert_equal_to_dense(case((*shape, *grid)), FORMS[form])
+    assert_equal_to_dense(dense.case((*shape, *grid)), FORMS[form])
+
+
+@given(
+  rows=st.tuples(st.integers(1, 3), st.integers(1, 200), st.integers(1, 40)),
+  blocks=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+  grid=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+  form=st.sampled_from(sorted(FORMS)),
+  cut=st.sampled_from(sorted(KERNELS)),
+)
+@settings(max_examples=6, deadline=None, derandomize=True, database=None)
+def test_the_tpu_kernels_take_any_shape(rows, blocks, grid, form, cut):
+  shape = (*rows, grid[0] * blocks[0], grid[1] * blocks[1], *grid)
+  arguments = dense.case(shape, dtype=np.float32)
+  kernel = {cut: KERNELS[cut]}
+  assert_equal_to_dense(arguments, FORMS[form], kernel, np.float32)
 
 
 def test_jax_differentiates_the_reference_to_the_same_gradients(x64):
-  *inputs, ids, dy = case(SHAPES['scanned'])
+  *inputs, ids, dy = dense.case(SHAPES['scanned'])
   results = [
     value_and_gradients(
-      *inputs, ids, dy, form=FORMS['residual'], function=function
+      *inputs,
+      ids,
+      dy,
+      form=FORMS['residual'],
+      function=functools.partial(gated_matmul, implementation=implementation),
     )
-    for function in (ops.gated_matmul, ops.reference_gated_matmul)
+    for implementation in ('xla', 'reference')
   ]
-  for actual, desired in zip(*map(jax.tree.leaves, results), strict=True):
-    np.testing.assert_allclose(actual, desired, rtol=1e-12, atol=1e-12)
+  dense.assert_close(*results, 1e-12)
 
 
-def test_switched_off_it_is_the_plain_matmul_and_leaves_the_factors(x64):
-  *inputs, ids, dy = case(SHAPES['uneven'])
-  y, gradients = value_and_gradients(*inputs, ids, dy, form=OFF)
+@pytest.mark.parametrize(
+  'function', [gated_matmul, KERNELS['columns']], ids=['xla', 'pallas']
+)
+def test_switched_off_it_is_the_plain_matmul_and_leaves_the_factors(function):
+  *inputs, ids, dy = dense.case(SHAPES['uneven'], dtype=np.float32)
+  y, du, _, drow, dcol = value_and_gradients(
+    *inputs, ids, dy, form=OFF, function=function
+  )
   u, kernel = inputs[:2]
-  np.testing.assert_allclose(y, u @ kernel, rtol=0, atol=1e-12)
-  np.testing.assert_allclose(gradients[0], dy @ kernel.T, rtol=0, atol=1e-12)
-  assert not np.any(gradients[2])
-  assert not np.any(gradients[3])
+  np.testing.assert_allclose(y, u @ kernel, **tolerances.FLOAT32)
+  np.testing.assert_allclose(du, dy @ kernel.T, **tolerances.FLOAT32)
+  assert not np.any(drow)
+  assert not np.any(dcol)
 
 
-def test_gates_that_overflow_the_exponential_stay_finite(x64):
-  u, kernel, row, col, ids, dy = case(SHAPES['uneven'])
-  y, gradients = value_and_gradients(
-    u, kernel, 1e3 * row, 1e3 * col, ids, dy, form=FORMS['plain']
+@pytest.mark.parametrize(
+  'function', [gated_matmul, KERNELS['rows']], ids=['xla', 'pallas']
+)
+def test_gates_that_overflow_the_exponential_stay_finite(function):
+  u, kernel, row, col, ids, dy = dense.case(SHAPES['uneven'], dtype=np.float32)
+  y, *gradients = value_and_gradients(
+    *(u, kernel, 1e3 * row, 1e3 * col, ids, dy),
+    form=FORMS['plain'],
+    function=function,
   )
   with np.errstate(over='ignore'):
-    expected = loops(u, kernel, 1e3 * row, 1e3 * col, ids, *FORMS['plain'])
-  np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12)
-  assert all(np.all(np.isfinite(leaf)) for leaf in gradients)
-
-
-@pytest.mark.parametrize('cut', CUTS)
-@pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
-def test_low_precision_is_near_float64(dtype, cut):
-  """Activations in `dtype`, parameters and their gradients in float32."""
-  shape = (3, 7, 4, 24, 16, 4, 8)
-  u, *parameters, ids, dy = case(shape, dtype=np.float32)
-  u = np.asarray(u, dtype)
-  y, gradients = value_and_gradients(
-    u, *parameters, ids, dy, form=FORMS['identity'], function=CUTS[cut]
-  )
-  assert y.dtype == gradients[0].dtype == dtype
-  exact = [np.float64(x) for x in (u, *parameters)]
-  desired = (
-    loops(*exact, ids, *FORMS['identity']),
-    *dense_gradients(*exact, ids, *FORMS['identity'], dy),
-  )
-  for actual, expected in zip((y, *gradients), desired, strict=True):
-    size = np.abs(expected).max()
-    np.testing.assert_allclose(
-      np.float64(actual) / size, expected / size, **tolerances.of(dtype)
+    expected = dense.loops(
+      u, kernel, 1e3 * row, 1e3 * col, ids, *FORMS['plain']
     )
-  assert {leaf.dtype for leaf in gradients[1:]} == {np.dtype(np.float32)}
+  np.testing.assert_allclose(y, expected, **tolerances.FLOAT32)
+  assert all(np.all(np.isfinite(leaf)) for leaf in gradients)
 
 
 @pytest.mark.parametrize('grid', [(4, 5), (8, 10)])
 def test_holds_no_weight_per_example(grid):
   """Nothing in forward or backward is larger than one kernel."""
-  b, length, k, n = 6, 2, 32, 40
-  arguments = case((b, length, 2, k, n, *grid), dtype=np.float32)
+  b, length, k, n = 7, 10, 96, 80
+  arguments = dense.case((b, length, 2, k, n, *grid), dtype=np.float32)
 
   def largest(function):
     jaxpr = jax.make_jaxpr(
@@ -249,7 +236,7 @@ def test_holds_no_weight_per_example(grid):
     return max(map(np.prod, _shapes(jaxpr.jaxpr)))
 
   assert {cut: largest(CUTS[cut]) for cut in CUTS} == dict.fromkeys(CUTS, k * n)
-  assert largest(ops.reference_gated_matmul) == b * length * k * n
+  assert largest(reference_gated_matmul) == b * length * k * n
 
 
 def _shapes(jaxpr):
@@ -259,10 +246,24 @@ def _shapes(jaxpr):
       yield from _shapes(inner)
 
 
+@pytest.mark.parametrize('function', [gated_matmul, KERNELS['columns']])
+def test_keeps_the_inputs_and_factors_between_the_passes(function):
+  *inputs, ids, _ = dense.case((2, 64, 3, 32, 48, 4, 6), dtype=np.float32)
+  _, pull = jax.vjp(
+    lambda *x: function(*x, jnp.asarray(ids), offset=0.0, scale=2.0),
+    *map(jnp.asarray, inputs),
+  )
+  kept = sum(leaf.size for leaf in jax.tree.leaves(pull))
+  tokens = ids.size
+  factors = tokens * (4 + 6)
+  indices = 2 * tokens * 3  # of every token's segment, for either factor
+  assert kept <= inputs[0].size + inputs[1].size + factors + 2 * indices
+
+
 def test_a_grid_that_does_not_divide_the_kernel_is_refused():
-  *inputs, ids, _ = case((2, 3, 2, 6, 8, 3, 2), dtype=np.float32)
+  *inputs, ids, _ = dense.case((2, 3, 2, 6, 8, 3, 2), dtype=np.float32)
   with pytest.raises(ValueError, match='3 x 2 grid .* 6 x 7'):
-    ops.gated_matmul(
+    gated_matmul(
       jnp.asarray(inputs[0]),
       jnp.asarray(inputs[1][:, :7]),
       jnp.asarray(inputs[2]),

@@ -1,4 +1,4 @@
-"""How the laws are compiled."""
+"""How the tests of operations are compiled."""
 
 import jax
 import pytest

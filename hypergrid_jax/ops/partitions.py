@@ -1,0 +1,131 @@
+"""The gated matmul on a mesh: each device does its part, sums cross devices.
+
+The compiler could divide the plain operations by itself, but not a Pallas
+kernel, and it would gather what the loops over blocks slice. So each device
+runs the whole form on its own part: its rows of the batch, and its part of K
+or N with the blocks of the grid that lie there.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, PartitionSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Partition:
+  """Names of the mesh axes that divide a gated matmul, None for none.
+
+  Names that the current mesh (`jax.set_mesh`) lacks, and axes that do not
+  divide a size, are ignored.
+
+  Attributes:
+    batch: divides the rows of u.
+    inputs: divides K.
+    outputs: divides N; another axis than `inputs`.
+  """
+
+  batch: str | None = None
+  inputs: str | None = None
+  outputs: str | None = None
+
+  def on_current_mesh(self, batch: int, k: int, n: int) -> 'Partition':
+    """Only what the current mesh has and divides."""
+
+    def usable(axis, size):
+      count = axis_size(axis)
+      return axis if count > 1 and size % count == 0 else None
+
+    return Partition(
+      usable(self.batch, batch),
+      usable(self.inputs, k),
+      usable(self.outputs, n),
+    )
+
+
+WHOLE = Partition()
+
+
+def devices() -> int:
+  """Over how many devices the current mesh divides the work."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return math.prod(axis_size(axis) for axis in mesh.axis_names)
+
+
+def axis_size(axis: str | None) -> int:
+  """Devices along an axis of the current mesh that is not yet divided."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if axis not in mesh.axis_names:
+    return 1
+  at = mesh.axis_names.index(axis)
+  return 1 if mesh.axis_types[at] == AxisType.Manual else mesh.axis_sizes[at]
+
+
+@dataclasses.dataclass(frozen=True)
+class Divided:
+  """A form run on every device's part.
+
+  Attributes:
+    form: how one device does its part.
+    axes: the axes in use.
+  """
+
+  form: Any
+  axes: Partition
+
+  def forward(self, u, kernel, row, col, gate):
+    """The product, of all devices."""
+
+    def local(*arguments):
+      return _sum(self.form.forward(*arguments), self.axes.inputs)
+
+    return self._run(local, self._arguments, self._result)(
+      u, kernel, row, col, gate
+    )
+
+  def backward(self, u, kernel, row, col, gate, dy):
+    """Gradients of u, kernel, row and col, of all devices."""
+    batch, inputs, outputs = dataclasses.astuple(self.axes)
+
+    def local(*arguments):
+      du, dkernel, drow, dcol = self.form.backward(*arguments)
+      dkernel = dkernel.astype(kernel.dtype)  # fewer bytes to send
+      return (
+        _sum(du, outputs),
+        _sum(dkernel, batch),
+        _sum(drow, outputs),
+        _sum(dcol, inputs),
+      )
+
+    specs = (*self._arguments, self._result)
+    return self._run(local, specs, self._arguments[:4])(
+      u, kernel, row, col, gate, dy
+    )
+
+  @property
+  def _arguments(self):
+    batch, inputs, outputs = dataclasses.astuple(self.axes)
+    return (
+      PartitionSpec(batch, None, inputs),
+      PartitionSpec(inputs, outputs),
+      self.form.factor_spec(batch, inputs),
+      self.form.factor_spec(batch, outputs),
+      PartitionSpec(),
+    )
+
+  @property
+  def _result(self):
+    return PartitionSpec(self.axes.batch, None, self.axes.outputs)
+
+  def _run(self, local, in_specs, out_specs):
+    if devices() == 1:
+      return local
+    return jax.shard_map(
+      local, in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )
+
+
+def _sum(x, axis):
+  return x if axis is None else jax.lax.psum(x, axis)

@@ -1,0 +1,146 @@
+"""How the TPU kernels' arrays are cut into the blocks of their steps."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+import jax.numpy as jnp
+
+from hypergrid_jax.ops import tpu_plans
+
+_ONE_BUFFER = pl.Buffered(1)  # for what stays while the tokens pass
+
+
+def by_strip(matrix, count):
+  """[A, S * width] as it is when strips are whole registers, or [S, A, width].
+
+  A slice of lanes that does not start at a register's edge is slow.
+  """
+  width = matrix.shape[1] // count
+  if width % tpu_plans.LANES == 0:
+    return matrix
+  return matrix.reshape(-1, count, width).transpose(1, 0, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Operand:
+  """An array, or the shape of a result, and how it is cut into blocks."""
+
+  value: Any
+  spec: pl.BlockSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """The steps of one kernel: (core, part of the weight, tile of tokens)."""
+
+  plan: tpu_plans.Plan
+  visit: tpu_plans.Pass
+
+  @property
+  def tiles(self) -> int:
+    """Tiles of one core."""
+    return self.plan.tokens // (self.plan.cores * self.visit.tile)
+
+  def tokens(self, x, *, divided=False):
+    """[T, A]: a tile; with `divided`, a part of its features."""
+    width = x.shape[1] // (self.visit.parts if divided else 1)
+    return Operand(
+      x,
+      pl.BlockSpec(
+        (self.visit.tile, width),
+        lambda p, q, t: (self._tile(p, t), q if divided else 0),
+      ),
+    )
+
+  def factor(self, x, *, divided=False):
+    """[G, T]: a tile; with `divided`, a part of the blocks."""
+    parts = self.visit.parts if divided else 1
+    x = x.reshape(parts, -1, x.shape[1])
+    return Operand(x, self._factor_spec(x.shape[1], divided))
+
+  def factor_gradient(self, factor, *, divided=False):
+    """Of a factor: with `divided` its parts, else each part's sum."""
+    parts = self.visit.parts
+    blocks = factor.shape[0] // (parts if divided else 1)
+    shape = (parts, blocks, factor.shape[1])
+    return Operand(
+      jax.ShapeDtypeStruct(shape, jnp.float32), self._factor_spec(blocks, True)
+    )
+
+  def whole(self, matrix):
+    """A weight whose rows are divided into the parts."""
+    rows = matrix.shape[0] // self.visit.parts
+    return Operand(
+      matrix,
+      pl.BlockSpec(
+        (rows, matrix.shape[1]),
+        lambda p, q, t: (q, 0),
+        pipeline_mode=_ONE_BUFFER,
+      ),
+    )
+
+  def strips(self, matrix, count, *, divided):
+    """A weight [narrow, wide] by strip; `divided` names the side in parts."""
+    matrix = by_strip(matrix, count)
+    block, index = self._strip_block(matrix.shape, divided)
+    return Operand(
+      matrix,
+      pl.BlockSpec(block, lambda p, q, t: index(q), pipeline_mode=_ONE_BUFFER),
+    )
+
+  def kernel_gradient(self, kernel, transposed):
+    """Every core's sum, [cores, K, N] or [cores, N, K]; K is divided."""
+    k, n = kernel.shape
+    part = k // self.visit.parts
+    if transposed:
+      shape, block, index = (n, k), (n, part), lambda p, q, t: (p, 0, q)
+    else:
+      shape, block, index = (k, n), (part, n), lambda p, q, t: (p, q, 0)
+    return Operand(
+      jax.ShapeDtypeStruct((self.plan.cores, *shape), jnp.float32),
+      pl.BlockSpec((None, *block), index, pipeline_mode=_ONE_BUFFER),
+    )
+
+  def call(self, name, body, inputs, outputs, form):
+    """Runs a kernel on the scalars `form` and the operands."""
+    return pl.pallas_call(
+      body,
+      grid=(self.plan.cores, self.visit.parts, self.tiles),
+      in_specs=[
+        pl.BlockSpec(memory_space=pltpu.SMEM),
+        *(operand.spec for operand in inputs),
+      ],
+      out_specs=[operand.spec for operand in outputs],
+      out_shape=[
+        jax.ShapeDtypeStruct(operand.value.shape, operand.value.dtype)
+        for operand in outputs
+      ],
+      compiler_params=pltpu.CompilerParams(
+        dimension_semantics=('parallel', 'arbitrary', 'arbitrary'),
+        vmem_limit_bytes=self.visit.vmem_limit,
+      ),
+      interpret=self.plan.interpret,
+      name=f'gated_matmul_{name}',
+    )(form, *(operand.value for operand in inputs))
+
+  def _tile(self, p, t):
+    return p * self.tiles + t
+
+  def _factor_spec(self, blocks, divided):
+    return pl.BlockSpec(
+      (None, blocks, self.visit.tile),
+      lambda p, q, t: (q if divided else 0, 0, self._tile(p, t)),
+    )
+
+  def _strip_block(self, shape, divided):
+    """Block shape and index by part, of a weight laid out by `by_strip`."""
+    axis = {'narrow': len(shape) - 2, 'wide': 0 if len(shape) == 3 else 1}
+    axis = axis[divided]
+    block = list(shape)
+    block[axis] //= self.visit.parts
+    return tuple(block), lambda q: tuple(
+      q if i == axis else 0 for i in range(len(shape))
+    )

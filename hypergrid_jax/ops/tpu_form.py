@@ -1,0 +1,70 @@
+"""The gated matmul as TPU kernels: a form like those of `xla_forms`."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from hypergrid_jax.ops import segments, tpu_kernels, tpu_plans, xla_forms
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels(xla_forms.Form):
+  """Fused kernels that make every token's gate from its factors.
+
+  Attributes:
+    plan: for the sizes of one device.
+  """
+
+  plan: tpu_plans.Plan
+
+  def blocks(self, rows: int, columns: int) -> tuple[int, int]:
+    """The next finer grid that the parts of the weight divide."""
+    return tpu_plans.refined(self.plan, rows, columns)
+
+  def spread(self, factor, segment_ids):
+    """[#B, S, G] -> [G, B, L]."""
+    return segments.tokens_last(factor, segment_ids)
+
+  def factor_spec(self, batch, grid):
+    """How the result of `spread` is divided."""
+    return PartitionSpec(grid, batch, None)
+
+  def forward(self, u, kernel, row, col, gate):
+    """[B, L, N] in u's dtype."""
+    tokens = u.shape[0] * u.shape[1]
+    y = tpu_kernels.forward(
+      self.plan,
+      self._padded(u.reshape(tokens, -1), 0),
+      kernel,
+      self._padded(row.reshape(-1, tokens), 1),
+      self._padded(col.reshape(-1, tokens), 1),
+      gate,
+    )
+    return y[:tokens].reshape(*u.shape[:2], -1)
+
+  def backward(self, u, kernel, row, col, gate, dy):
+    """Gradients of u, kernel, row and col."""
+    tokens = u.shape[0] * u.shape[1]
+    du, dkernel, drow, dcol = tpu_kernels.backward(
+      self.plan,
+      self._padded(u.reshape(tokens, -1), 0),
+      kernel,
+      self._padded(row.reshape(-1, tokens), 1),
+      self._padded(col.reshape(-1, tokens), 1),
+      gate,
+      self._padded(dy.reshape(tokens, -1), 0),
+    )
+    return (
+      du[:tokens].reshape(u.shape),
+      dkernel,
+      drow[:, :tokens].reshape(row.shape),
+      dcol[:, :tokens].reshape(col.shape),
+    )
+
+  def _padded(self, x: jax.Array, axis: int) -> jax.Array:
+    """With tokens of zeros, which add nothing to any gradient."""
+    widths = [(0, 0), (0, 0)]
+    widths[axis] = (0, self.plan.tokens - x.shape[axis])
+    return jnp.pad(x, widths)

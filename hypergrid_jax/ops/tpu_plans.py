@@ -1,0 +1,288 @@
+"""How the TPU kernels cut a weight and its tokens, and what a grid costs.
+
+`tpu_kernels` says what strips and bands are. Two things cost time beside the
+matmuls: strips that fill only part of a matrix unit, and the elementwise work
+of spreading gates. `cost` is within a tenth of the kernels' static schedules,
+as `python benchmarks/gated_matmul.py --tpu v5e` prints them, for grids up to
+16 x 16.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from typing import Literal
+import warnings
+
+from jax.experimental.pallas import tpu as pltpu
+
+Cut = Literal['rows', 'columns']
+Direction = Literal['forward', 'backward']
+
+LANES = 128
+# Tokens per step by the side of a matrix unit, the best first: a forward pass
+# with large units needs more of them to fill the waits of its schedule.
+FORWARD_TILES = {128: (256, 128), 256: (512, 256, 128)}
+BACKWARD_TILES = (256, 128)
+MOST_PARTS = 64
+# Of a core's fast memory, what the kernel's own blocks may take; the compiler
+# needs more for what it spills, up to as much again.
+USABLE_VMEM = 0.8
+SPILLS = 2
+
+# Multiply-adds of a matrix unit per cycle, by its side, and single numbers
+# that the vector units take.
+MULTIPLY_ADDS = {128: 128**2, 256: 2 * 256**2}
+VECTOR_RATE = 4 * 8 * LANES
+# Vector operations per feature and token on the side that is not cut: these,
+# and these more for every strip. Counted in the schedules, like what those
+# leave idle beside the matmuls and beside vector work that overlaps with them.
+OPERATIONS = {'forward': (8, 1.5), 'backward': (12, 4.5)}
+IDLE = {128: (0.0, 0.0), 256: (0.05, 0.25)}
+FAST = 1.2  # times the cost of the same kernel with a single gate
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """What the plans need to know of a TPU.
+
+  Attributes:
+    cores: tensor cores that share one kernel.
+    unit: side of a matrix unit.
+    units: matrix units of a core.
+    vmem: bytes of a core's fast memory.
+  """
+
+  cores: int
+  unit: int
+  units: int
+  vmem: int
+
+
+def current_chip() -> Chip:
+  """The TPU that is computed on, or compiled for.
+
+  Raises:
+    ValueError: it is no TPU, or one that this JAX does not know.
+  """
+  info = pltpu.get_tpu_info()
+  return Chip(
+    cores=info.num_cores,
+    unit=info.mxu_column_size,
+    units=info.num_mxus,
+    vmem=info.vmem_capacity_bytes,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+  """One kernel: y, or all gradients.
+
+  Attributes:
+    cut: the side of the weight that is cut into strips.
+    tile: tokens per step, a multiple of 128.
+    parts: in how many parts the weight is visited, for each all tokens.
+    vmem_limit: bytes of fast memory the kernel may use.
+  """
+
+  cut: Cut
+  tile: int
+  parts: int
+  vmem_limit: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """How one gated matmul is done.
+
+  Attributes:
+    cores: tensor cores; each takes a share of the tokens.
+    unit: side of a matrix unit.
+    tokens: how many, after padding.
+    forward: y.
+    backward: the gradients.
+    interpret: run on a CPU, for tests.
+  """
+
+  cores: int
+  unit: int
+  tokens: int
+  forward: Pass
+  backward: Pass
+  interpret: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """The part of a gated matmul that one device does.
+
+  Attributes:
+    tokens: rows times length.
+    k: inputs.
+    n: outputs.
+    rows: blocks of the inputs.
+    columns: blocks of the outputs.
+    itemsize: bytes of an activation.
+  """
+
+  tokens: int
+  k: int
+  n: int
+  rows: int
+  columns: int
+  itemsize: int
+
+  def strips(self, cut: Cut) -> tuple[int, int, int]:
+    """How many strips, how wide, and the size of the side not cut."""
+    if cut == 'rows':
+      return self.rows, self.k // self.rows, self.n
+    return self.columns, self.n // self.columns, self.k
+
+
+def make_plan(
+  chip: Chip,
+  sizes: Sizes,
+  *,
+  cut: Cut | None = None,
+  interpret: bool = False,
+) -> Plan | None:
+  """Plans the kernels; None when the weight does not fit in any way.
+
+  Args:
+    chip: the TPU.
+    sizes: of one device.
+    cut: None takes the cheaper one, forward and backward.
+    interpret: see `Plan`.
+  """
+  multiple = chip.cores * LANES
+  padded = -(-sizes.tokens // multiple) * multiple
+  sizes = dataclasses.replace(sizes, tokens=padded // chip.cores)
+  forward = _cheapest_pass(chip, sizes, 'forward', cut)
+  backward = _cheapest_pass(chip, sizes, 'backward', cut)
+  if forward is None or backward is None:
+    return None
+  return Plan(chip.cores, chip.unit, padded, forward, backward, interpret)
+
+
+def refined(plan: Plan, rows: int, columns: int) -> tuple[int, int]:
+  """The next finer grid whose blocks each lie in one part of the weight."""
+  return (
+    math.lcm(rows, plan.backward.parts),
+    math.lcm(columns, plan.forward.parts),
+  )
+
+
+def cost(chip: Chip, sizes: Sizes, direction: Direction, cut: Cut) -> float:
+  """Of one kernel, in plain matmuls at the chip's peak."""
+  count, width, narrow = sizes.strips(cut)
+  partial = -(-width // chip.unit) * chip.unit / width
+  # A strip fills the units where it is the left side of a product.
+  matmuls = {
+    ('columns', 'forward'): 1,
+    ('columns', 'backward'): partial + 1,
+    ('rows', 'forward'): partial,
+    ('rows', 'backward'): partial + 2,
+  }[cut, direction]
+  # Cycles per token.
+  plain = sizes.k * sizes.n / (chip.units * MULTIPLY_ADDS[chip.unit])
+  once, per_strip = OPERATIONS[direction]
+  vector = narrow * (once + per_strip * count) / VECTOR_RATE / plain
+  idle, overlapping = IDLE[chip.unit]
+  return (
+    max(matmuls, vector) + idle * matmuls + overlapping * min(matmuls, vector)
+  )
+
+
+def total_cost(chip: Chip, sizes: Sizes) -> float:
+  """Forward and backward with the better cuts, over three plain matmuls."""
+  return sum(
+    min(cost(chip, sizes, direction, cut) for cut in ('columns', 'rows')) / 3
+    for direction in ('forward', 'backward')
+  )
+
+
+def faster_neighbour(chip: Chip, sizes: Sizes) -> Sizes | None:
+  """The nearest fast grid to a slow one; None for a fast one."""
+
+  def on_grid(rows, columns):
+    return dataclasses.replace(sizes, rows=rows, columns=columns)
+
+  most = FAST * total_cost(chip, on_grid(1, 1))
+  if total_cost(chip, sizes) <= most:
+    return None
+  grids = itertools.product(_divisors(sizes.k), _divisors(sizes.n))
+  return min(
+    (
+      other
+      for other in itertools.starmap(on_grid, grids)
+      if total_cost(chip, other) <= most
+    ),
+    key=lambda other: (
+      abs(math.log(other.rows / sizes.rows))
+      + abs(math.log(other.columns / sizes.columns))
+    ),
+  )
+
+
+@functools.cache
+def warn_if_slow(chip: Chip, sizes: Sizes) -> None:
+  """Says once that a grid is slow on this chip, and which near it is not."""
+  other = faster_neighbour(chip, sizes)
+  if other is not None:
+    warnings.warn(
+      f'A gate of {sizes.rows} x {sizes.columns} blocks on a kernel of'
+      f' {sizes.k} x {sizes.n} makes its matmul about'
+      f' {total_cost(chip, sizes):.1f} times as slow as a plain one on this'
+      f' TPU; {other.rows} x {other.columns} about'
+      f' {total_cost(chip, other):.1f} times.',
+      stacklevel=2,
+    )
+
+
+def _divisors(size: int) -> list[int]:
+  return [d for d in range(1, size + 1) if size % d == 0]
+
+
+def _cheapest_pass(chip, sizes, direction, cut):
+  """The cheaper cut's pass, or the other's where only that one fits."""
+  cuts = (cut,) if cut else ('columns', 'rows')
+  for choice in sorted(cuts, key=lambda c: cost(chip, sizes, direction, c)):
+    fitting = _fitting_pass(chip, sizes, direction, choice)
+    if fitting is not None:
+      return fitting
+  return None
+
+
+def _fitting_pass(chip, sizes, direction, cut):
+  """The pass with the fewest parts, then the best tile, that fits."""
+  if direction == 'forward':
+    divided, tiles = sizes.n, FORWARD_TILES[chip.unit]
+  else:
+    divided, tiles = sizes.k, BACKWARD_TILES
+  for parts in (2**i for i in range(MOST_PARTS.bit_length())):
+    if divided % parts or (parts > 1 and divided // parts % LANES):
+      return None
+    for tile in tiles:
+      used = _bytes(sizes, direction, cut, tile, parts)
+      if sizes.tokens % tile == 0 and used <= USABLE_VMEM * chip.vmem:
+        limit = min(chip.vmem, SPILLS * used)
+        return Pass(cut, tile, parts, limit)
+  return None
+
+
+def _bytes(sizes, direction, cut, tile, parts):
+  """Of the blocks and the larger intermediate results of one step."""
+  _, width, _ = sizes.strips(cut)
+  size, k, n = sizes.itemsize, sizes.k, sizes.n
+  k, n = (k, n / parts) if direction == 'forward' else (k / parts, n)
+  # Strips lie on whole registers; 4 bytes are a float32.
+  striped = k * n * -(-width // LANES) * LANES / width
+  spread = tile * (k if cut == 'columns' else n)
+  if direction == 'forward':
+    blocks = 2 * tile * (k + n) * size
+    return int(blocks + striped * size + spread * (8 + size))
+  weights = striped * size + 4 * k * n
+  if cut == 'rows':
+    weights += k * n * size
+  blocks = 2 * tile * (2 * k + n) * size
+  return int(blocks + weights + spread * (12 + size))
