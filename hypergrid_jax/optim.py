@@ -1,19 +1,17 @@
-"""The optimiser of a run, and which parameters it trains.
+"""The optimiser of a run.
 
 Every name that a run's configuration can choose from is here: the optimisers
 `Adafactor` and `AdamW` and the schedules `Constant`, `RsqrtDecay` and
 `LinearWarmup`.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 import dataclasses
-import re
-from typing import Any, Literal
+from typing import Any, get_args
 
-import jax
-import jax.numpy as jnp
 import optax
 
+from hypergrid_jax import trainable as trainable_lib
 from hypergrid_jax import tree_paths
 from hypergrid_jax.adafactor import (
   Adafactor,
@@ -22,8 +20,8 @@ from hypergrid_jax.adafactor import (
   scale_by_adafactor,
   without,
 )
-from hypergrid_jax.errors import UserError, closest
 from hypergrid_jax.schedules import Constant, LinearWarmup, RsqrtDecay
+from hypergrid_jax.trainable import LAYERS, Trainable
 from hypergrid_jax.types import Params
 
 __all__ = [
@@ -34,12 +32,9 @@ __all__ = [
   'RsqrtDecay',
   'make_optimizer',
   'state_axes',
-  'trained_paths',
 ]
 
-LAYERS = 'layers'
 Axes = tuple[str, ...]
-Trainable = Literal['all'] | Sequence[str]
 AnySchedule = Constant | RsqrtDecay | LinearWarmup
 
 
@@ -71,81 +66,23 @@ class AdamW:
     check('AdamW.weight_decay', decay, decay >= 0, 'at least 0')
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
-  try:
-    return re.compile(pattern)
-  except re.error as error:
-    raise UserError(
-      f'trainable: {pattern!r} is not a regular expression: {error}.'
-    ) from error
-
-
-def trained_paths(
-  paths: Iterable[str], trainable: Trainable = 'all'
-) -> frozenset[str]:
-  """Returns the paths of the parameters that are trained.
-
-  Args:
-    paths: of all parameters, such as 'encoder/layers/feed_forward/wo'.
-    trainable: 'all', or regular expressions that must match a whole path. A
-      parameter that none matches is frozen.
-
-  Raises:
-    UserError: a pattern is invalid or matches nothing, or two patterns match
-      the same parameter, so that one of them does not say what was meant.
-  """
-  paths = list(paths)
-  if trainable == 'all':
-    return frozenset(paths)
-  if isinstance(trainable, str) or not trainable:
-    raise UserError(
-      f"trainable is {trainable!r}, but must be 'all' or a list of regular "
-      'expressions over parameter paths.'
-    )
-  owner: dict[str, str] = {}
-  for pattern in trainable:
-    matched = [path for path in paths if _compiled(pattern).fullmatch(path)]
-    if not matched:
-      raise UserError(
-        f'trainable: {pattern!r} matches no parameter; it must match a whole '
-        f'path.{closest(pattern, paths)}'
-      )
-    for path in matched:
-      if path in owner:
-        raise UserError(
-          f'trainable: {path} is matched by both {owner[path]!r} and '
-          f'{pattern!r}. Each parameter must match at most one.'
-        )
-      owner[path] = pattern
-  return frozenset(owner)
-
-
 def _train_only(
-  inner: optax.GradientTransformation, trained: Collection[str]
+  inner: optax.GradientTransformation, trained: trainable_lib.Trained
 ) -> optax.GradientTransformation:
-  """Hides the frozen parameters from `inner`; their update is -0.0.
-
-  Adding -0.0 leaves every number as it is, bit for bit, and under jit costs
-  nothing; adding +0.0 would turn -0.0 into +0.0.
-  """
+  """Hides what is frozen from `inner`; see `trainable.spread`."""
 
   def init(params: Params) -> optax.OptState:
-    return inner.init(tree_paths.select(params, trained))
+    return inner.init(trainable_lib.select(params, trained))
 
   def update(
     grads: Params, state: optax.OptState, params: Params
   ) -> tuple[Params, optax.OptState]:
     updates, state = inner.update(
-      tree_paths.select(grads, trained),
+      trainable_lib.select(grads, trained),
       state,
-      tree_paths.select(params, trained),
+      trainable_lib.select(params, trained),
     )
-    known = tree_paths.flatten(updates)
-
-    def full(path: str, param: jax.Array) -> jax.Array:
-      return known[path] if path in known else jnp.full_like(param, -0.0)
-
-    return tree_paths.map_with_path(full, params), state
+    return trainable_lib.spread(updates, params, trained), state
 
   return optax.GradientTransformation(init, update)
 
@@ -161,10 +98,13 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
   """Returns the transformation from gradients to updates of a whole model.
 
-  Parameters that a method adds to T5 start at or near zero, so that the model
-  starts as the plain T5. Adafactor's step is relative to a parameter's size:
-  they would creep away from zero at a thousandth of the learning rate. Their
-  updates therefore are not multiplied by their RMS.
+  Parameters that a method adds to T5 mostly start at or near zero: gates,
+  adapters and generators of adapters so that the model starts as, or near, the
+  plain T5, and what they make is near zero too. Adafactor's step is relative to
+  a parameter's size: at zero, they would creep away at a thousandth of the
+  learning rate (`scale_floor`), and generators, normal(0, 0.01^2), would move
+  at a hundredth. Updates of all parameters that a method adds are therefore
+  not multiplied by their RMS; they move by the learning rate itself.
 
   Args:
     optimizer: the update rule.
@@ -172,21 +112,26 @@ def make_optimizer(
     logical_axes: nested dict like the parameters, of tuples of axis names; a
       parameter whose first axis is 'layers' is updated layer by layer.
     added: paths of the parameters that the plain T5 does not have.
-    trainable: see `trained_paths`. Frozen parameters have no state and keep
-      their bits; gradients for them need not be given.
+    trainable: see `trainable.trained_parameters`. Frozen parameters have no
+      state and keep their bits; gradients for them need not be given. Of a
+      parameter that trains in the upper layers alone, the optimiser sees, and
+      has state for, these layers alone.
     clip_norm: largest global norm of the gradients of all trained parameters.
 
   Returns:
     An optax transformation over nested dicts. `update` needs the parameters.
 
   Raises:
-    UserError: see `trained_paths`; or `clip_norm` is not positive.
+    UserError: see `trainable.trained_parameters`; or `clip_norm` is not
+      positive.
   """
   axes = tree_paths.flatten(logical_axes, is_leaf=tree_paths.is_axes)
   unknown = sorted(set(added) - set(axes))
   if unknown:
     raise ValueError(f'added names parameters that do not exist: {unknown}')
-  trained = trained_paths(axes, trainable)
+  trained = trainable_lib.trained_parameters(
+    logical_axes, trainable, added=added
+  )
   stacked = {path for path, names in axes.items() if names[:1] == (LAYERS,)}
   rate = schedule.schedule()
   if isinstance(optimizer, Adafactor):
@@ -264,8 +209,10 @@ def state_axes(opt_state: Any, params: Params, logical_axes: Params) -> Any:
     if not leaf.shape:
       return ()
     parameter, kind = _parameter_of(path, axes)
-    if parameter:
-      layout = shapes[parameter], axes[parameter]
+    parts = get_args(trainable_lib.Part) if parameter else ()
+    for part in parts:
+      shape = trainable_lib.part_shape(shapes[parameter], part)
+      layout = shape, axes[parameter]
       if kind in ('row', 'column'):
         layout = _factor_layout(*layout, kind)
       if leaf.shape == layout[0]:

@@ -36,6 +36,7 @@ DEFAULT_RULES: Rules = {
   'tasks': None,
   'task_embed': None,
   'bottleneck': None,
+  'window': None,
   'grid_row': None,
   'grid_col': None,
 }

@@ -83,7 +83,8 @@ class LayerInputs:
 class Layer(nnx.Module):
   """Self-attention, in the decoder cross-attention, feed-forward.
 
-  Each is `x + dropout(after(sublayer(norm(x))))` (pre-norm).
+  Each is `x + dropout(after(sublayer(norm(x))))` (pre-norm). Beside the
+  residual stream x runs the side, in a plain T5 nothing.
   """
 
   def __init__(
@@ -109,19 +110,27 @@ class Layer(nnx.Module):
     self.feed_forward_norm = norm('feed_forward')
     self.feed_forward = points.feed_forward(site, rngs=rngs)
     self.after_feed_forward = points.after_feed_forward(site, rngs=rngs)
+    self.after_layer = points.after_layer(site, rngs=rngs)
+    self.parts = points.parts
     self.dropout_rate = site.config.dropout_rate
 
   def __call__(
-    self, x: Float[Array, 'B L D'], stack: StackInputs, layer: LayerInputs
-  ) -> tuple[Float[Array, 'B L D'], Cache | None]:
-    """Runs the layer; returns its output and its updated cache slice."""
-    cond = extension.layer_slice(stack.conditioning, layer.conditioning)
+    self,
+    carry: tuple[Float[Array, 'B L D'], Any],
+    stack: StackInputs,
+    layer: LayerInputs,
+  ) -> tuple[tuple[Float[Array, 'B L D'], Any], Cache | None]:
+    """Maps (x, side) to the next; also returns the updated cache slice."""
+    x, side = carry
+    cond = extension.conditionings(
+      extension.layer_slice(stack.conditioning, layer.conditioning), self.parts
+    )
     keys = [None] * 6
     if layer.dropout_keys is not None:
       keys = list(jax.random.split(layer.dropout_keys, 6))
     cache = layer.cache
 
-    y = self.attention_norm(x, cond)
+    y = self.attention_norm(x, cond['norm'])
     k, v = self.attention.keys_and_values(y)
     if cache is not None:
       zero = jnp.zeros_like(stack.cache_index)
@@ -129,12 +138,14 @@ class Layer(nnx.Module):
       k = jax.lax.dynamic_update_slice(cache.self_keys, k, at)
       v = jax.lax.dynamic_update_slice(cache.self_values, v, at)
       cache = dataclasses.replace(cache, self_keys=k, self_values=v)
-    biases = (stack.relative_bias, self.attention_bias(stack.segments, cond))
+    bias = self.attention_bias(stack.segments, cond['attention_bias'])
+    biases = (stack.relative_bias, bias)
     y = self.attention(y, k, v, stack.self_mask, biases, dropout_key=keys[0])
-    x = self._add(x, self.after_attention(y, cond), keys[1])
+    y = self.after_attention(y, cond['after_attention'])
+    x = self._add(x, y, keys[1])
 
     if self.has_cross_attention:
-      y = self.cross_attention_norm(x, cond)
+      y = self.cross_attention_norm(x, cond['norm'])
       if cache is None:
         k, v = self.cross_attention.keys_and_values(stack.encoder_output)
       else:
@@ -142,10 +153,14 @@ class Layer(nnx.Module):
       y = self.cross_attention(y, k, v, stack.cross_mask, dropout_key=keys[2])
       x = self._add(x, y, keys[3])
 
-    y = self.feed_forward_norm(x, cond)
-    y = self.feed_forward(y, cond, stack.segments, dropout_key=keys[4])
-    x = self._add(x, self.after_feed_forward(y, cond), keys[5])
-    return x, cache
+    y = self.feed_forward_norm(x, cond['norm'])
+    y = self.feed_forward(
+      y, cond['feed_forward'], stack.segments, dropout_key=keys[4]
+    )
+    y = self.after_feed_forward(y, cond['after_feed_forward'])
+    x = self._add(x, y, keys[5])
+    side = self.after_layer(x, side, cond['after_layer'])
+    return (x, side), cache
 
   def _add(self, x, y, key):
     return x + layers.dropout(y, self.dropout_rate, key, broadcast_axis=1)
@@ -179,9 +194,12 @@ class Stack(nnx.Module):
     )
     self.condition = points.condition(site, rngs=rngs)
     self.after_embed = points.after_embed(site, rngs=rngs)
+    self.side_start = points.side_start(site, rngs=rngs)
+    self.after_layers = points.after_layers(site, rngs=rngs)
     self.final_norm = points.norm(
       dataclasses.replace(site, position='final'), rngs=rngs
     )
+    self.parts = points.parts
     self.num_layers = site.num_layers
     self.remat_policy = site.config.remat_policy
     self.scan_layers = site.config.scan_layers
@@ -209,7 +227,8 @@ class Stack(nnx.Module):
     keys = [None] * 3
     if dropout_key is not None and self.dropout_rate:
       keys = list(jax.random.split(dropout_key, 3))
-    x = self.after_embed(x, inputs.conditioning)
+    cond = extension.conditionings(inputs.conditioning, self.parts)
+    x = self.after_embed(x, cond['after_embed'])
     x = layers.dropout(x, self.dropout_rate, keys[0], broadcast_axis=1)
     per_layer = LayerInputs(
       conditioning=inputs.conditioning.per_layer,
@@ -218,26 +237,28 @@ class Stack(nnx.Module):
       ),
       cache=cache,
     )
-    x, cache = self._run_layers(x, inputs, per_layer)
-    x = self.final_norm(x, inputs.conditioning)
+    carry = x, self.side_start(x, cond['side_start'])
+    (x, side), cache = self._run_layers(carry, inputs, per_layer)
+    x = self.after_layers(x, side, cond['after_layers'])
+    x = self.final_norm(x, cond['norm'])
     x = layers.dropout(x, self.dropout_rate, keys[2], broadcast_axis=1)
     return x, cache
 
-  def _run_layers(self, x, inputs, per_layer):
+  def _run_layers(self, carry, inputs, per_layer):
     graph, parameters = nnx.split(self.layers)
 
-    def body(x, scanned):
+    def body(carry, scanned):
       parameters, layer = scanned
-      return nnx.merge(graph, parameters)(x, inputs, layer)
+      return nnx.merge(graph, parameters)(carry, inputs, layer)
 
     if self.remat_policy != 'none':
       policy = REMAT_POLICIES[self.remat_policy]
       body = jax.checkpoint(body, policy=policy, prevent_cse=False)
     if self.scan_layers:
-      return jax.lax.scan(body, x, (parameters, per_layer))
+      return jax.lax.scan(body, carry, (parameters, per_layer))
     caches = []
     for n in range(self.num_layers):
       one = jax.tree.map(lambda leaf, n=n: leaf[n], (parameters, per_layer))
-      x, cache = body(x, one)
+      carry, cache = body(carry, one)
       caches.append(cache)
-    return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *caches)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *caches)

@@ -31,6 +31,9 @@ class T5(nnx.Module):
   ):
     self.config = config
     self.token_embedder = layers.Embed(config, rngs=rngs)
+    self.task_vectors = points.task_vectors(
+      extension.Site(config, 'both', num_tasks), rngs=rngs
+    )
     self.encoder = Stack(
       extension.Site(config, 'encoder', num_tasks), points, rngs=rngs
     )
@@ -92,7 +95,7 @@ class T5(nnx.Module):
   ) -> Float[Array, 'B Le D']:
     """Encoder output after the final norm."""
     conditioning = self.encoder.condition(
-      extension.ConditionInputs(task_ids, segments)
+      extension.ConditionInputs(task_ids, segments, self.task_vectors())
     )
     index = jnp.arange(tokens.shape[1])
     inputs = StackInputs(
@@ -113,7 +116,9 @@ class T5(nnx.Module):
   ) -> types.Conditioning:
     """The decoder's conditioning; the same in training and decoding."""
     return self.decoder.condition(
-      extension.ConditionInputs(task_ids, segments, encoded, encoder_segments)
+      extension.ConditionInputs(
+        task_ids, segments, self.task_vectors(), encoded, encoder_segments
+      )
     )
 
   def decode(

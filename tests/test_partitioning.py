@@ -113,7 +113,7 @@ def test_a_mesh_axis_divides_an_array_once():
 def test_every_logical_axis_of_the_design_has_a_rule():
   names = (
     'batch length embed mlp heads kv joined_kv layers vocab relpos_buckets '
-    'tasks task_embed bottleneck grid_row grid_col'
+    'tasks task_embed bottleneck grid_row grid_col window'
   )
   assert set(partitioning.DEFAULT_RULES) == set(names.split())
 

@@ -9,8 +9,11 @@ checkpoint format.
 import json
 import pathlib
 
+from hypergrid_jax import extension, t5, tree_paths
 from hypergrid_jax import model as model_lib
-from hypergrid_jax import t5, tree_paths
+from hypergrid_jax.methods.adapters import AdaptersConfig
+from hypergrid_jax.methods.ca_mtl import CAMTLConfig
+from hypergrid_jax.methods.hyperformer import HyperFormerConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 
 GOLDEN = pathlib.Path(__file__).with_name('parameter_trees.json')
@@ -30,6 +33,8 @@ V1_1 = t5.T5Config(
   **SIZES, mlp_activations=('gelu', 'linear'), logits_via_embedding=False
 )
 GRID = {'grid_rows': 6, 'grid_cols': 2}
+ADAPTER = {'reduction_factor': 5}
+FORMER = {**ADAPTER, 'embed_dim': 7, 'hidden_dim': 10, 'seed_dim': 12}
 
 CASES = {
   'plain 1.0': (V1_0, None),
@@ -48,6 +53,39 @@ CASES = {
       layers='upper_half',
     ),
   ),
+  'adapters': (V1_1, AdaptersConfig(**ADAPTER)),
+  'adapters single': (V1_0, AdaptersConfig('single', **ADAPTER)),
+  'adapters shared norm': (V1_0, AdaptersConfig('shared_norm', **ADAPTER)),
+  'hyperformer plus_plus': (V1_1, HyperFormerConfig(**FORMER)),
+  'hyperformer per_position': (
+    V1_0,
+    HyperFormerConfig('per_position', **FORMER),
+  ),
+  'hyperformer released': (V1_0, HyperFormerConfig('released', **FORMER)),
+  'ca_mtl base': (V1_0, CAMTLConfig(window=5, max_length=11)),
+  'ca_mtl large': (
+    V1_1,
+    CAMTLConfig(
+      attention='shared_block',
+      attention_per_head=True,
+      window=7,
+      norm_layers=(0, 1, 3),
+      final_norm=True,
+      bottleneck='ladder',
+    ),
+  ),
+  'hypergrid GL task, ca_mtl decoder': (
+    V1_0,
+    (
+      HyperGridConfig('GL', state='task', **GRID),
+      CAMTLConfig(
+        attention=None,
+        bottleneck=None,
+        decoder_alignment=True,
+        decoder_norm=True,
+      ),
+    ),
+  ),
 }
 
 
@@ -55,7 +93,7 @@ def describe(name: str) -> dict[str, dict]:
   """Shape and logical axes by path."""
   config, method = CASES[name]
   model = model_lib.Model(
-    config, method and method.extension_points(), num_tasks=NUM_TASKS
+    config, extension.of_methods(method), num_tasks=NUM_TASKS
   )
   axes = tree_paths.flatten(model.logical_axes, is_leaf=tree_paths.is_axes)
   return {
