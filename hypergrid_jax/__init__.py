@@ -1,3 +1,28 @@
 """One T5 for many tasks: HyperGrid and its relatives in JAX."""
 
+import os
+import typing
+
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.inference import LoadedModel
+
 __version__ = '0.1.0'
+
+
+def load(
+  model_dir: str | os.PathLike[str], *, step: int | str = 'best'
+) -> 'LoadedModel':
+  """Loads a trained model: `load(DIR).predict([{'task': ..., ...}])`.
+
+  Args:
+    model_dir: a run's directory, as `hypergrid train` makes it.
+    step: a step number or 'best'.
+
+  Raises:
+    UserError: there is no such run or checkpoint.
+  """
+  from hypergrid_jax import configuration, inference, run_directory
+
+  run_directory.read_facts(model_dir)
+  run = configuration.parse([os.path.join(model_dir, 'config.gin')])
+  return inference.LoadedModel(run, model_dir, step=step)

@@ -238,3 +238,32 @@ class CheckpointReader:
       create=False, enable_async_checkpointing=writable
     )
     return ocp.CheckpointManager(self.directory, options=options)
+
+
+def named_steps(checkpoints: CheckpointReader, step: int | str) -> list[int]:
+  """Returns the steps that a person names.
+
+  Args:
+    checkpoints: of a run.
+    step: a number, 'all', or 'best'; without a best one that is the newest.
+
+  Raises:
+    UserError: there is no such checkpoint.
+  """
+  steps = checkpoints.steps()
+  if not steps:
+    raise UserError(
+      f'There is no checkpoint in {checkpoints.directory}. Train first, or'
+      ' name another --model_dir.'
+    )
+  if step == 'all':
+    return steps
+  if step == 'best':
+    best = checkpoints.best()
+    return [steps[-1] if best is None else best]
+  if int(step) not in steps:
+    raise UserError(
+      f'There is no checkpoint of step {step} in {checkpoints.directory}; there'
+      f' are {steps}.'
+    )
+  return [int(step)]

@@ -20,7 +20,12 @@ from hypergrid_jax import errors, field_types, gin_reader
 # default, but for the method, where the default is none.
 PARTS: dict[str, dict[str, str]] = {
   'model': {'T5Config': 'hypergrid_jax.t5_config:T5Config'},
-  'method': {'HyperGrid': 'hypergrid_jax.methods.hypergrid:HyperGridConfig'},
+  'method': {
+    'HyperGrid': 'hypergrid_jax.methods.hypergrid:HyperGridConfig',
+    'Adapters': 'hypergrid_jax.methods.adapters:AdaptersConfig',
+    'HyperFormer': 'hypergrid_jax.methods.hyperformer:HyperFormerConfig',
+    'CAMTL': 'hypergrid_jax.methods.ca_mtl:CAMTLConfig',
+  },
   'data': {'data': 'hypergrid_jax.data.config:DataConfig'},
   'optimizer': {
     'Adafactor': 'hypergrid_jax.optim:Adafactor',
@@ -36,8 +41,11 @@ PARTS: dict[str, dict[str, str]] = {
   'mesh': {'mesh': 'hypergrid_jax.partitioning:MeshConfig'},
 }
 OPTIONAL_PARTS = ('method',)
-# Command-line flags that are short for a binding; their values are strings.
+COMBINED_PARTS = ('method',)  # a run may have several at once
+# Command-line flags that are short for a binding; their values are strings, or
+# lists of strings for a flag that may be repeated.
 FLAGS = {
+  'task_file': 'data.task_files',
   'data_source': 'data.source',
   'vocab': 'data.vocabulary',
   'token_dir': 'data.token_dir',
@@ -50,7 +58,8 @@ class RunConfig:
 
   Attributes:
     model: `T5Config`.
-    method: a method's configuration, or None for a plain T5.
+    method: a method's configuration, a tuple of those of several methods that
+      are used together, or None for a plain T5.
     data: `DataConfig`.
     optimizer: `Adafactor` or `AdamW`.
     schedule: `Constant`, `RsqrtDecay` or `LinearWarmup`.
@@ -72,7 +81,7 @@ class RunConfig:
 def parse(
   gin_files: Sequence[str] = (),
   bindings: Sequence[str] = (),
-  flags: Mapping[str, str | None] | None = None,
+  flags: Mapping[str, str | Sequence[str] | None] | None = None,
 ) -> RunConfig:
   """Reads gin files, then bindings, then flags; the last value wins.
 
@@ -112,18 +121,22 @@ def operative_config(run: RunConfig) -> str:
     if value is None:
       lines += ['', f'run.{part} = None']
       continue
-    name = _name_of(value, PARTS[part])
-    lines += ['', f'run.{part} = @{name}()']
+    values = value if isinstance(value, tuple) else (value,)
+    names = [_name_of(each, PARTS[part]) for each in values]
+    shown = ', '.join(f'@{name}()' for name in names)
+    lines += ['', f'run.{part} = {shown if len(names) == 1 else f"({shown})"}']
     lines += [
-      f'{name}.{field.name} = {getattr(value, field.name)!r}'
-      for field in dataclasses.fields(value)
+      f'{name}.{field.name} = {getattr(each, field.name)!r}'
+      for name, each in zip(names, values, strict=True)
+      for field in dataclasses.fields(each)
     ]
   return '\n'.join(lines) + '\n'
 
 
-def _from_flag(flag: str, value: str) -> gin_reader.Binding:
+def _from_flag(flag: str, value: str | Sequence[str]) -> gin_reader.Binding:
   owner, field = FLAGS[flag].split('.')
-  shown = f'--{flag}={value}'
+  values = [value] if isinstance(value, str) else value
+  shown = ' '.join(f'--{flag}={each}' for each in values)
   return gin_reader.Binding(owner, field, value, shown, from_command_line=True)
 
 
@@ -226,23 +239,42 @@ def _check(binding: gin_reader.Binding, macros: _Macros) -> Any:
     ) from error
 
 
-def _check_part(binding: gin_reader.Binding, value: Any) -> str | None:
-  """Returns the name that fills a part of the run, if it is one that fits."""
+def _check_part(
+  binding: gin_reader.Binding, value: Any
+) -> str | tuple[str, ...] | None:
+  """Returns what fills a part of the run, if it fits: one name or several."""
   choices = PARTS[binding.field]
-  optional = binding.field in OPTIONAL_PARTS
-  if value is None and optional:
+  combined = binding.field in COMBINED_PARTS
+  if value is None and binding.field in OPTIONAL_PARTS:
     return None
+  several = combined and isinstance(value, tuple | list)
   # On the command line, @Name() would need quotes: the bare name will do.
-  name = value
-  if isinstance(value, gin_reader.Reference) and value.called:
-    name = value.name
-  if name in choices:
-    return name
-  expected = [f'@{name}()' for name in choices] + ['None'] * optional
-  raise errors.UserError(
-    f'{binding.where}: run.{binding.field}: got {value}, expected'
-    f' {" or ".join(expected)}.{errors.closest(str(value), expected)}'
+  names = tuple(
+    item.name
+    if isinstance(item, gin_reader.Reference) and item.called
+    else item
+    for item in (value if several else (value,))
   )
+  unknown = [
+    name for name in names if not isinstance(name, str) or name not in choices
+  ]
+  if names and not unknown and len(set(names)) == len(names):
+    return names if len(names) > 1 else names[0]
+  expected = [f'@{name}()' for name in choices]
+  expected += ['None'] * (binding.field in OPTIONAL_PARTS)
+  more = ', or a tuple of different methods' if combined else ''
+  hint = errors.closest(str(unknown[0]), expected) if unknown else ''
+  raise errors.UserError(
+    f'{binding.where}: run.{binding.field}: got {_shown(value)}, expected'
+    f' {" or ".join(expected)}{more}.{hint}'
+  )
+
+
+def _shown(value: Any) -> str:
+  """A value as it is written in a gin file."""
+  if isinstance(value, tuple | list):
+    return f'({", ".join(map(str, value))})'
+  return str(value)
 
 
 def _build_run(bound: Mapping[str, gin_reader.Binding]) -> RunConfig:
@@ -253,11 +285,13 @@ def _build_run(bound: Mapping[str, gin_reader.Binding]) -> RunConfig:
     name = None if part in OPTIONAL_PARTS else next(iter(choices))
     if f'run.{part}' in bound:
       name = bound[f'run.{part}'].value
-    parts[part] = None
-    if name is not None:
-      chosen.append(name)
-      own = [b for b in bound.values() if b.owner == name]
-      parts[part] = _build(_load(choices[name]), name, own)
+    names = name if isinstance(name, tuple) else (name,) if name else ()
+    chosen += names
+    made = tuple(
+      _build(_load(choices[n]), n, [b for b in bound.values() if b.owner == n])
+      for n in names
+    )
+    parts[part] = made if len(made) > 1 else next(iter(made), None)
   for binding in bound.values():
     if binding.from_command_line and binding.owner not in chosen:
       raise errors.UserError(

@@ -14,10 +14,8 @@ from rich.console import Console
 from hypergrid_jax import checkpoint as checkpoint_lib
 from hypergrid_jax import (
   checkpoint_reader,
-  errors,
   installation,
   metrics,
-  optim,
   partitioning,
   progress,
   run_directory,
@@ -31,7 +29,7 @@ from hypergrid_jax import recorder as recorder_lib
 from hypergrid_jax import results as results_lib
 from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
-from hypergrid_jax.data import loader as loader_lib
+from hypergrid_jax.data import prefetching
 from hypergrid_jax.meter import Meter
 from hypergrid_jax.run_setup import Run, Setup
 
@@ -60,7 +58,7 @@ def train(
     UserError: anything the user can mend; nothing is half-written.
   """
   setup = run_setup.set_up(run, model_dir, console=console, train=True)
-  loader = run_setup.make_loader(setup)
+  loader = run_setup.make_loader(run, setup.corpus)
   aside = run_directory.prepare(setup.directory, setup.identity, fresh=fresh)
   if aside is not None:
     console.print(
@@ -70,14 +68,12 @@ def train(
     setup.model,
     setup.mesh,
     loader.summary(run.train.num_steps),
-    trained=optim.trained_paths(
-      summary.paths(setup.model), run.train.trainable
-    ),
+    trained=setup.trained,
   )
   run_directory.write(
     setup.directory, config_text, {'identity': setup.identity, **facts}
   )
-  summary.show(facts, setup.corpus.notes, console=console)
+  summary.show(facts, setup.notes, console=console)
   checkpoints = checkpoint_lib.Checkpointer(
     setup.directory,
     keep=run.train.keep_checkpoints,
@@ -130,7 +126,7 @@ def evaluate(
   wanted = run_setup.abstract_state(setup).params
   with jax.set_mesh(setup.mesh):
     found = []
-    for number in _steps(checkpoints, step):
+    for number in checkpoint_reader.named_steps(checkpoints, step):
       params, _ = checkpoints.restore_params(wanted, number)
       found.append(_evaluate_params(setup, number, params, console))
       console.print(_table(setup, found[-1]))
@@ -183,13 +179,16 @@ def _train_and_evaluate(setup, loader, checkpoints, state, console):
     recorder.scalars(step, last.averages, prefix='eval/average/')
 
   step_fn = jax.jit(
-    train_lib.make_train_step(setup.model, setup.tx, config), donate_argnums=0
+    train_lib.make_train_step(
+      setup.model, setup.tx, config, trained=setup.trained
+    ),
+    donate_argnums=0,
   )
   with contextlib.ExitStack() as stack:
     stack.callback(recorder.close)
     stack.callback(checkpoints.wait)
     batches = stack.enter_context(
-      loader_lib.prefetch(loader, start, config.num_steps)
+      prefetching.prefetch(loader, start, config.num_steps)
     )
     meter = Meter(batches)
     bar = stack.enter_context(
@@ -260,23 +259,3 @@ def mean_score(result: results_lib.Results) -> float | None:
   """The number that 'best' compares: the mean over all tasks' group scores."""
   groups = metrics.group_scores(result.scores)
   return sum(groups.values()) / len(groups) if groups else None
-
-
-def _steps(checkpoints, step: int | str) -> list[int]:
-  steps = checkpoints.steps()
-  if not steps:
-    raise errors.UserError(
-      f'There is no checkpoint in {checkpoints.directory}. Train first, or'
-      ' name another --model_dir.'
-    )
-  if step == 'all':
-    return steps
-  if step == 'best':
-    best = checkpoints.best()
-    return [steps[-1] if best is None else best]
-  if int(step) not in steps:
-    raise errors.UserError(
-      f'There is no checkpoint of step {step} in {checkpoints.directory}; there'
-      f' are {steps}.'
-    )
-  return [int(step)]

@@ -100,7 +100,7 @@ class Predictor:
     store: Store,
     *,
     count: int,
-    task_id: int,
+    task_id: int | np.ndarray,
     labels: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
   ) -> list[str]:
@@ -109,7 +109,7 @@ class Predictor:
     Args:
       store: the rows.
       count: how many of them.
-      task_id: of all of them.
+      task_id: of all of them, or of each, [count] int32.
       labels: texts to choose the likeliest from; None decodes greedily.
       progress: called after every batch with the number of rows done.
 
@@ -120,6 +120,7 @@ class Predictor:
       RuntimeError: an example was decoded twice or not at all.
     """
     texts: list[str | None] = [None] * count
+    task_ids = np.broadcast_to(np.int32(task_id), (count,))
     done = 0
     for indices, tokens in loader.eval_batches(
       store,
@@ -127,8 +128,9 @@ class Predictor:
       length_buckets=self._buckets(store),
       limit=count,
     ):
-      task_ids = np.full(len(tokens), task_id, np.int32)
-      placed = self._place(np.asarray(tokens)), self._place(task_ids)
+      # A row that fills up a batch takes any id.
+      ids = task_ids[np.maximum(indices, 0)]
+      placed = self._place(np.asarray(tokens)), self._place(ids)
       decoded = self._rank(labels, *placed) if labels else self._greedy(*placed)
       for index, text in zip(indices, decoded, strict=True):
         if index < 0:  # fills up the last batch of a length

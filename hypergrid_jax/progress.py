@@ -4,7 +4,7 @@ A bar with the time left on a terminal; elsewhere (a log file, a pipe) a plain
 line every few seconds, so that the file stays readable.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import time
 from typing import Protocol
@@ -49,7 +49,7 @@ class _PlainBar:
   def update(self, done: int, text: str = '', total: int | None = None) -> None:
     self._total = self._total if total is None else total
     now = time.monotonic()
-    finished = done >= self._total
+    finished = 0 < self._total <= done
     if now - self._last < SECONDS_BETWEEN_LINES and not finished:
       return
     self._last = now
@@ -92,6 +92,34 @@ def bar(
     shown = _RichBar(progress, description, total)
     shown.update(done)
     yield shown
+
+
+@contextlib.contextmanager
+def on_demand(
+  console: Console, description: str
+) -> Iterator[Callable[[str, int, int], None]]:
+  """A bar over several things at once, which appears at the first report.
+
+  Args:
+    console: where to.
+    description: what is being done.
+
+  Yields:
+    A function of (thing, done, total of that thing). The bar counts all things
+    that have been reported.
+  """
+  with contextlib.ExitStack() as stack:
+    shown: list[Bar] = []
+    counts: dict[str, tuple[int, int]] = {}
+
+    def report(thing: str, done: int, total: int) -> None:
+      counts[thing] = done, total
+      if not shown:
+        shown.append(stack.enter_context(bar(console, description, total)))
+      done, total = map(sum, zip(*counts.values(), strict=True))
+      shown[0].update(done, thing, total)
+
+    yield report
 
 
 def _clock(seconds: float) -> str:

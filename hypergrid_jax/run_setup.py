@@ -4,8 +4,6 @@ Nothing is allocated here; what a checkpoint, a compiler or a report needs to
 know of a run is known from this alone.
 """
 
-from collections.abc import Callable, Iterator
-import contextlib
 import dataclasses
 import functools
 import os
@@ -18,20 +16,22 @@ from rich.console import Console
 from hypergrid_jax import corpus as corpus_lib
 from hypergrid_jax import (
   errors,
+  extension,
   metrics,
   optim,
   partitioning,
   progress,
   run_directory,
+  trainable,
 )
 from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.data import sampling, vocabularies
-from hypergrid_jax.extension import ExtensionPoints
 from hypergrid_jax.model import Model
 from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.tasks import task_files
 
 # Published T5 tables have rows a multiple of this, which the hardware likes.
 VOCABULARY_MULTIPLE = 128
@@ -42,7 +42,7 @@ class Run(Protocol):
 
   Attributes:
     model: `T5Config`.
-    method: has `extension_points()`; None for plain T5.
+    method: has `extension_points()`; a tuple of such; None for plain T5.
     data: `data.config.DataConfig`.
     optimizer: `optim.Adafactor` or `optim.AdamW`.
     schedule: one of `schedules`.
@@ -73,6 +73,27 @@ class Setup:
   tx: Any
 
   @functools.cached_property
+  def trained(self) -> trainable.Trained:
+    """Which parameters train."""
+    return trainable.trained_parameters(
+      self.model.logical_axes,
+      self.run.train.trainable,
+      added=self.model.added,
+    )
+
+  @functools.cached_property
+  def notes(self) -> tuple[str, ...]:
+    """What is worth knowing before the first step."""
+    train, notes = self.run.train, tuple(self.corpus.notes)
+    if train.trainable == 'all' or train.initial_checkpoint is not None:
+      return notes
+    return (
+      *notes,
+      f'train.trainable is {train.trainable!r} and there is no'
+      ' train.initial_checkpoint: what is frozen stays at random values.',
+    )
+
+  @functools.cached_property
   def majority_targets(self) -> dict[str, str]:
     """The most frequent target of every training set, for the baselines."""
     return {
@@ -84,7 +105,7 @@ class Setup:
   def identity(self) -> dict[str, Any]:
     """What must be the same for a run to go on in its directory."""
     data = dataclasses.asdict(self.run.data)
-    for name in ('token_dir', 'vocabulary', 'source'):
+    for name in ('token_dir', 'vocabulary', 'source', 'task_files'):
       del data[name]  # where things lie; what they are is in the fingerprints
     train = dataclasses.asdict(self.run.train)
     for name in (
@@ -132,16 +153,43 @@ def set_up(
   """
   # What can be refused without reading data is refused before reading it.
   vocabulary = vocabularies.load_vocabulary(run.data.vocabulary)
-  points = ExtensionPoints()
-  if run.method is not None:
-    points = run.method.extension_points()
+  tokens = token_dir(run, model_dir)
+  task_files.load(run.data.task_files, cache=tokens)
+  num_tasks = len(corpus_lib.task_ids(run.data.mixture))
+  model, mesh, tx = build(run, vocabulary.size, num_tasks=num_tasks)
+  partitioning.check_batch_size(run.data.batch_size, mesh, run.mesh.rules())
+  with progress.on_demand(console, 'tokenising') as shown:
+    corpus = corpus_lib.open_corpus(
+      run.data,
+      vocabulary,
+      token_dir=tokens,
+      split=run.evaluate.split,
+      train=train,
+      only=only,
+      progress=shown,
+    )
+  return Setup(run, pathlib.Path(model_dir), corpus, model, mesh, tx)
+
+
+def build(
+  run: Run, vocabulary_size: int, *, num_tasks: int
+) -> tuple[Model, jax.sharding.Mesh, Any]:
+  """Makes model, mesh and optimiser of a run, which need no data.
+
+  Args:
+    run: the configuration.
+    vocabulary_size: ids of the vocabulary.
+    num_tasks: tasks that the model tells apart.
+
+  Raises:
+    UserError: the configuration does not fit the vocabulary or the devices.
+  """
+  points = extension.of_methods(run.method)
+  check_positions(points, run.data.inputs_length)
   model = Model(
-    with_vocabulary(run.model, vocabulary.size),
-    points,
-    num_tasks=len(corpus_lib.task_ids(run.data.mixture)),
+    with_vocabulary(run.model, vocabulary_size), points, num_tasks=num_tasks
   )
   mesh = partitioning.make_mesh(run.mesh)
-  partitioning.check_batch_size(run.data.batch_size, mesh, run.mesh.rules())
   tx = optim.make_optimizer(
     run.optimizer,
     run.schedule,
@@ -150,18 +198,31 @@ def set_up(
     trainable=run.train.trainable,
     clip_norm=run.train.clip_norm,
   )
-  directory = pathlib.Path(model_dir)
-  with _store_progress(console) as shown:
-    corpus = corpus_lib.open_corpus(
-      run.data,
-      vocabulary,
-      token_dir=run.data.token_dir or directory / run_directory.TOKENS,
-      split=run.evaluate.split,
-      train=train,
-      only=only,
-      progress=shown,
+  return model, mesh, tx
+
+
+def token_dir(run: Run, model_dir: str | os.PathLike[str]) -> pathlib.Path:
+  """Where the token stores of a run lie."""
+  return pathlib.Path(
+    run.data.token_dir or pathlib.Path(model_dir, run_directory.TOKENS)
+  )
+
+
+def check_positions(
+  points: extension.ExtensionPoints, inputs_length: int
+) -> None:
+  """Refuses examples that are longer than what a method has parameters for.
+
+  Raises:
+    UserError: they may be.
+  """
+  limit = points.max_positions
+  if limit is not None and inputs_length > limit:
+    raise errors.UserError(
+      f'data.inputs_length = {inputs_length}, but run.method has parameters for'
+      f' positions up to its max_length = {limit} only. Raise max_length to'
+      f' {inputs_length}, or lower data.inputs_length to {limit}.'
     )
-  return Setup(run, directory, corpus, model, mesh, tx)
 
 
 def with_vocabulary(config: T5Config, size: int) -> T5Config:
@@ -182,20 +243,21 @@ def with_vocabulary(config: T5Config, size: int) -> T5Config:
   return config
 
 
-def make_loader(setup: Setup) -> loader_lib.Loader:
+def make_loader(run: Run, corpus: corpus_lib.Corpus) -> loader_lib.Loader:
   """The batches of the run."""
-  data, stores = setup.run.data, setup.corpus.train
+  data, stores = run.data, corpus.train
   sizes = {name: store.num_examples for name, store in stores.items()}
-  rates = sampling.mixing_rates(sizes, data)
+  rates = sampling.mixing_rates(sizes, data, corpus.rates)
   return loader_lib.Loader(
     {name: stores[name] for name in rates},
-    task_ids=setup.corpus.task_ids,
+    task_ids=corpus.task_ids,
     rates=rates,
     batch_size=data.batch_size,
     row_lengths=data.row_lengths,
     max_segments=data.segments,
-    seed=setup.run.train.seed,
+    seed=run.train.seed,
     packed=data.pack,
+    length_buckets=data.length_buckets,
   )
 
 
@@ -209,19 +271,6 @@ def abstract_state(setup: Setup) -> state_lib.TrainState:
 def _described(config: Any) -> Any:
   if config is None:
     return None
+  if isinstance(config, tuple):
+    return [_described(one) for one in config]
   return {'name': type(config).__name__, **dataclasses.asdict(config)}
-
-
-@contextlib.contextmanager
-def _store_progress(console) -> Iterator[Callable[[str, int, int], None]]:
-  """A bar that appears when the first token store has to be built."""
-  with contextlib.ExitStack() as stack:
-    shown: list[progress.Bar] = []
-
-    def update(what, done, total):
-      if not shown:
-        bar = progress.bar(console, 'tokenising', total)
-        shown.append(stack.enter_context(bar))
-      shown[0].update(done, what, total)
-
-    yield update

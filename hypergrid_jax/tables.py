@@ -118,7 +118,7 @@ def _detail(key: _Key) -> str:
   if key.task == 'avg11':
     return f'{len(metrics.AVG11)} values'
   if not key.task.endswith('_partial'):
-    return f'{len(key.groups)} groups'
+    return f'{len(key.groups)} group{"s" * (len(key.groups) > 1)}'
   prefix = f'{key.task.removesuffix("_partial")}/'
   total = sum(group.startswith(prefix) for group in metrics.GROUPS)
   return f'{len(key.groups)} of {total or len(metrics.GROUPS)} groups'

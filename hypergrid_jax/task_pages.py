@@ -1,7 +1,10 @@
-"""What `hypergrid tasks` shows: all tasks in a table, or one with examples."""
+"""What `hypergrid tasks` prints: all tasks, one with examples, or a check."""
 
-import collections
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
+import dataclasses
+import functools
+import importlib.util
 import itertools
 import tempfile
 from typing import Any
@@ -10,11 +13,30 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hypergrid_jax import errors, progress
-from hypergrid_jax.data import config, sources, tokens, vocabularies
-from hypergrid_jax.tasks import definitions
+from hypergrid_jax import (
+  errors,
+  progress,
+  row_places,
+  split_facts,
+  split_tables,
+  task_warnings,
+)
+from hypergrid_jax.data import (
+  sources,
+  token_requests,
+  tokenizing,
+  tokens,
+  vocabularies,
+)
+from hypergrid_jax.tasks import (
+  benchmarks,
+  definitions,
+  task_definition,
+  task_files,
+)
 
-MOST_TARGETS = 12  # different target texts that are listed
+# Examples of other splits that `show` reads for repeated inputs.
+_QUICK = 20_000
 
 
 def overview(source: str) -> Table:
@@ -48,7 +70,7 @@ def overview(source: str) -> Table:
       '?' if rows is None and task.train_split in found else _count(rows),
       _count(task.train_examples or None),
       _targets(task.labels),
-      end_section=task is definitions.GLUE[-1],
+      end_section=task in (benchmarks.GLUE[-1], benchmarks.SUPER_GLUE[-1]),
     )
   return table
 
@@ -60,10 +82,13 @@ def show(
   vocabulary: str,
   split: str | None = None,
   num: int = 3,
+  lengths: tuple[int, int],
   token_dir: str | None = None,
   console: Console,
 ) -> None:
-  """Prints examples of a task as text and ids, and counts over the split.
+  """Prints examples of a split of a task, and what the split is like.
+
+  The other splits are looked at too, for repeated inputs, when that is quick.
 
   Args:
     name: of the task.
@@ -71,6 +96,7 @@ def show(
     vocabulary: 'sample', 'bytes' or the path of a SentencePiece model.
     split: of the task; None for the first there of evaluation, training, test.
     num: how many examples to print.
+    lengths: tokens that inputs and targets are cut to.
     token_dir: where the tokens are kept; None to make them for this call.
     console: where to.
 
@@ -78,26 +104,197 @@ def show(
     UserError: there is no such task, source, vocabulary or split.
   """
   task = definitions.definition(name)
-  vocab = vocabularies.load_vocabulary(vocabulary)
+  reader = _Reader(source, vocabulary, lengths, token_dir, console)
   split = _chosen_split(task, source, split)
-  lengths = config.DataConfig(mixture=name).lengths
-  with contextlib.ExitStack() as stack:
-    if token_dir is None:
-      token_dir = stack.enter_context(tempfile.TemporaryDirectory())
-    bar = stack.enter_context(progress.bar(console, f'reading {name}', 0))
-    store = tokens.open_store(
-      name,
+  splits = _splits(task, source)
+  if reader.estimate(task, set(splits) - {split}) > _QUICK:
+    splits = [split]
+  with reader.opened(task, splits) as stores:
+    console.print(f'[bold]{name}[/] · {split} · {_where(task, source)}')
+    _print_examples(stores[split], num, reader.vocabulary, console)
+    read = reader.read(task, stores)
+    repeats = split_tables.repeats(read)
+    alone = tuple(found for found in read.splits if found.name == split)
+    read = dataclasses.replace(read, splits=alone)
+    for table in (
+      split_tables.lengths(read),
+      split_tables.targets(read),
+      split_tables.characters(read),
+      repeats,
+    ):
+      _print_present(table, console)
+
+
+def check(
+  name: str,
+  *,
+  source: str,
+  vocabulary: str,
+  num: int = 2,
+  lengths: tuple[int, int],
+  token_dir: str | None = None,
+  console: Console,
+) -> None:
+  """Reads all rows of a task and prints what they are like and what is odd.
+
+  Args:
+    name: of the task.
+    source: 'sample', 'tfds' or 'files:DIR'; for a task without rows of its own.
+    vocabulary: 'sample', 'bytes' or the path of a SentencePiece model.
+    num: how many examples of each split to print.
+    lengths: tokens that inputs and targets are cut to.
+    token_dir: where the tokens are kept; None to make them for this call.
+    console: where to.
+
+  Raises:
+    UserError: something would break training: the task cannot be used, a row is
+      malformed, the source has nothing of the task, or two labels are the same
+      tokens.
+  """
+  task = definitions.definition(name)
+  reader = _Reader(source, vocabulary, lengths, token_dir, console)
+  task_warnings.check_labels(task, reader.vocabulary)
+  splits = _splits(task, source)
+  if not splits:
+    raise errors.UserError(f'{source} has no split of {name}.')
+  with reader.opened(task, splits) as stores:
+    console.print(f'[bold]{name}[/] · {_where(task, source)}')
+    for split, store in stores.items():
+      console.print(f'\n[bold]{split}[/], {store.num_examples:,} examples')
+      _print_examples(store, num, reader.vocabulary, console)
+    read = reader.read(task, stores)
+    for table in (
+      split_tables.lengths,
+      split_tables.targets,
+      split_tables.characters,
+      split_tables.repeats,
+      split_tables.blanks,
+    ):
+      _print_present(table(read), console)
+    found = task_warnings.of_task(read, reader.vocabulary)
+    for warning in found:
+      console.print(Text(f'Warning: {warning}', 'yellow'), soft_wrap=True)
+    console.print(f'{name}: every row can be used; {len(found)} warnings.')
+
+
+def resolve(name: str) -> tuple[str, ...]:
+  """Returns the names of the tasks that `check` is asked for.
+
+  Args:
+    name: of a known task; or of a TOML file, Python file or module, whose tasks
+      become known. Those that cannot be used come last.
+
+  Raises:
+    UserError: it is none of these, or the file defines no task.
+  """
+  if definitions.find(name) is not None:
+    return (name,)
+  # A bare word that is no module is a mistyped task.
+  if name.isidentifier() and importlib.util.find_spec(name) is None:
+    definitions.definition(name)
+  refused = dict(definitions.REFUSED)
+  found = task_files.load([name])
+  unusable = (
+    task
+    for task, reason in definitions.REFUSED.items()
+    if refused.get(task) != reason
+  )
+  return (*found, *unusable)
+
+
+class _Reader:
+  """Opens and reads the splits of tasks."""
+
+  def __init__(self, source, vocabulary, lengths, token_dir, console):
+    self.vocabulary = vocabularies.load_vocabulary(vocabulary)
+    self._source, self._spec = source, vocabulary
+    self._lengths = lengths
+    self._token_dir = token_dir
+    self._console = console
+
+  def estimate(self, task: task_definition.TaskDefinition, splits) -> int:
+    """Estimates the examples of some splits without reading them."""
+    requests = (self._request(task, split) for split in splits)
+    return sum(map(tokenizing.expected_examples, requests))
+
+  @contextlib.contextmanager
+  def opened(
+    self, task: task_definition.TaskDefinition, splits: Iterable[str]
+  ) -> Iterator[dict[str, tokens.TokenStore]]:
+    """Opens the token stores of splits for the length of a `with` block."""
+    splits = tuple(splits)
+    with contextlib.ExitStack() as stack:
+      directory = self._token_dir
+      if directory is None:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+      with progress.on_demand(self._console, 'tokenising') as shown:
+        stores = tokens.open_stores(
+          [self._request(task, split) for split in splits],
+          directory=directory,
+          progress=shown,
+        )
+      yield dict(zip(splits, stores, strict=True))
+
+  def read(
+    self,
+    task: task_definition.TaskDefinition,
+    stores: Mapping[str, tokens.TokenStore],
+  ) -> split_tables.Read:
+    """Reads all examples of some splits."""
+    total = sum(store.num_examples for store in stores.values())
+    splits, before = [], 0
+    with progress.bar(self._console, 'reading', total) as bar:
+      for name, store in stores.items():
+        report = functools.partial(_report, bar, before)
+        splits.append(
+          split_facts.read(
+            name,
+            store,
+            self.vocabulary,
+            missing=split_tables.missing_targets(task, name),
+            progress=report,
+          )
+        )
+        before += store.num_examples
+    places = {
+      name: row_places.read(task, self._source, name) for name in stores
+    }
+    return split_tables.Read(task, tuple(splits), places, self._lengths)
+
+  def _request(self, task, split: str) -> token_requests.TokenRequest:
+    return token_requests.TokenRequest(
+      task.name,
       split,
-      source=source,
-      vocabulary=vocabulary,
-      lengths=lengths,
-      directory=token_dir,
-      progress=lambda what, done, total: bar.update(done, what, total),
+      self._source,
+      self._spec,
+      self._lengths,
+      task_file=task.task_file,
     )
-  console.print(f'[bold]{name}[/] · {split} · {source}')
+
+
+def _report(bar: progress.Bar, before: int, done: int) -> None:
+  bar.update(before + done)
+
+
+def _splits(task: task_definition.TaskDefinition, source: str) -> list[str]:
+  """The splits that are there, in the order train, evaluation, test."""
+  found = sources.available_splits(source, task)
+  return [split for split in task.splits if split in found]
+
+
+def _where(task: task_definition.TaskDefinition, source: str) -> str:
+  return task.task_file or source
+
+
+def _print_examples(store, num: int, vocabulary, console: Console) -> None:
   for index in range(min(num, store.num_examples)):
-    _show_example(store, index, vocab, console)
-  console.print(_counts(store, vocab, lengths))
+    console.print(f'\n[bold]{index}[/]')
+    console.print(split_tables.example(store, index, vocabulary))
+
+
+def _print_present(table: Table | None, console: Console) -> None:
+  if table is not None:
+    console.print(table)
 
 
 def _chosen_split(task: Any, source: str, split: str | None) -> str:
@@ -121,51 +318,6 @@ def _chosen_split(task: Any, source: str, split: str | None) -> str:
       f' {", ".join(found) or "nothing"}.'
     )
   return split
-
-
-def _show_example(store, index: int, vocab, console: Console) -> None:
-  example = store.example(index)
-  lines = Table.grid(padding=(0, 2))
-  lines.add_column(style='dim')
-  lines.add_column(overflow='fold')
-  for side, ids in (
-    ('inputs', store.inputs(index)),
-    ('targets', store.targets(index)),
-  ):
-    unknown = _unknown(ids, vocab)
-    note = f', {unknown} unknown' if unknown else ''
-    lines.add_row(side, Text(str(example[f'{side}_pretokenized'])))
-    lines.add_row(f'{len(ids)} ids{note}', ' '.join(map(str, ids.tolist())))
-  console.print(f'\n[bold]{index}[/]')
-  console.print(lines)
-
-
-def _counts(store, vocab, lengths: tuple[int, int]) -> Table:
-  """The table of what the whole split looks like."""
-  table = Table(title=f'{store.num_examples:,} examples', show_header=False)
-  for side, sizes, limit in (
-    ('inputs', store.input_lengths, lengths[0]),
-    ('targets', store.target_lengths, lengths[1]),
-  ):
-    ids = getattr(store, f'{side[:-1]}_tokens')
-    table.add_row(
-      side,
-      f'{sizes.mean():.1f} tokens on average, {sizes.max()} at most'
-      f' (cut at {limit}); {_unknown(ids, vocab) / len(ids):.2%} unknown',
-    )
-  targets = collections.Counter(
-    tuple(store.targets(index).tolist()) for index in range(store.num_examples)
-  )
-  for ids, count in targets.most_common(MOST_TARGETS):
-    share = f'{count:,} ({count / store.num_examples:.1%})'
-    table.add_row(Text(vocab.decode(ids)), share)
-  if len(targets) > MOST_TARGETS:
-    table.add_row('...', f'{len(targets):,} different targets')
-  return table
-
-
-def _unknown(ids, vocab) -> int:
-  return int((ids == vocab.unk_id).sum())
 
 
 def _count(number: int | None) -> str:

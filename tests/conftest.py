@@ -3,11 +3,13 @@
 import importlib.util
 import os
 import pathlib
+import sys
 
 # Before anything imports TensorFlow; a hundred lines otherwise.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import jax
+import jaxtyping
 import pytest
 
 REAL_DATA = 'HYPERGRID_REAL_DATA'
@@ -25,6 +27,38 @@ def pytest_runtest_setup(item):
     pytest.skip(f'{REAL_DATA} does not name a directory of GLUE files')
   if item.get_closest_marker('torch') and not importlib.util.find_spec('torch'):
     pytest.skip("PyTorch is not installed: pip install -e '.[torch]'")
+  if item.get_closest_marker('tpu') and not importlib.util.find_spec('libtpu'):
+    pytest.skip("libtpu is not installed: pip install -e '.[tpu]'")
+
+
+@pytest.fixture(autouse=True)
+def _own_tasks_stay_in_their_test():
+  """Forgets the tasks, mixtures and modules that a test has brought."""
+  from hypergrid_jax.tasks import definitions, mixtures
+
+  tables = definitions.DEFINITIONS, mixtures.MIXTURES
+  before = [set(names) for names in _registered()] or [set(), set()]
+  modules, path = set(sys.modules), list(sys.path)
+  yield
+  for table in tables:
+    for name, value in list(table.items()):
+      if getattr(value, 'rows', None) or getattr(value, 'rates', None):
+        del table[name]
+  definitions.REFUSED.clear()
+  for names, known, table in zip(_registered(), before, tables, strict=False):
+    for name in set(names) - known - set(table):
+      del names[name]
+  for name in set(sys.modules) - modules:
+    if name.startswith('user_tasks_'):
+      del sys.modules[name]
+  sys.path[:] = path
+
+
+def _registered():
+  seqio = sys.modules.get('seqio')
+  if seqio is None:
+    return []
+  return [seqio.TaskRegistry._REGISTRY, seqio.MixtureRegistry._REGISTRY]
 
 
 @pytest.fixture
@@ -38,3 +72,20 @@ def x64():
   """Computes in float64 for the length of one test."""
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture(scope='module')
+def compile_quickly():
+  """For programs that run for milliseconds; optimising them takes longer."""
+  before = jax.config.read('jax_disable_most_optimizations')
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', before)
+
+
+@pytest.fixture
+def unchecked():
+  """Switches the tests' own type checks off: a user has only ours."""
+  jaxtyping.config.update('jaxtyping_disable', True)
+  yield
+  jaxtyping.config.update('jaxtyping_disable', False)

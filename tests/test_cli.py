@@ -1,7 +1,6 @@
-"""The command: what it loads, what it calls, and what it says when refused."""
+"""The command: what it loads, what it says when refused, how it ends."""
 
 import errno
-import json
 import os
 import pathlib
 import subprocess
@@ -9,7 +8,7 @@ import sys
 
 import pytest
 
-from hypergrid_jax import cli, configuration, experiment
+from hypergrid_jax import cli, experiment
 from hypergrid_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -29,9 +28,12 @@ VERBS = (
   (),
   ('train',),
   ('eval',),
+  ('predict',),
+  ('tokenize',),
   ('tasks',),
   ('tasks', 'list'),
   ('tasks', 'show'),
+  ('tasks', 'check'),
   ('doctor',),
 )
 
@@ -39,23 +41,6 @@ VERBS = (
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def calls(monkeypatch):
-  """Records what a verb calls, in place of training and evaluating."""
-  recorded = []
-
-  def record(name):
-    def call(run, model_dir, **options):
-      options.pop('console')
-      recorded.append((name, run, model_dir, options))
-
-    monkeypatch.setattr(experiment, name, call)
-
-  record('train')
-  record('evaluate')
-  return recorded
 
 
 @pytest.fixture
@@ -108,86 +93,6 @@ class TestHelp:
     assert '{' not in capsys.readouterr().out
 
 
-class TestTrain:
-  def test_files_bindings_and_flags_make_the_run(self, calls):
-    code = cli.main(
-      [
-        'train',
-        'train.num_steps=5',
-        QUICKSTART,
-        '--gin.train.seed=3',
-        '--model_dir',
-        'here',
-        '--data_source=files:d',
-        '--vocab=v',
-        '--token_dir=t',
-        'data.mixture=glue',
-        '--fresh',
-      ]
-    )
-    assert code == 0
-    ((name, run, model_dir, options),) = calls
-    assert (name, model_dir, options['fresh']) == ('train', 'here', True)
-    assert (run.train.num_steps, run.train.seed) == (5, 3)
-    assert (run.data.source, run.data.vocabulary) == ('files:d', 'v')
-    assert (run.data.token_dir, run.data.mixture) == ('t', 'glue')
-
-  def test_config_text_is_the_run(self, calls):
-    cli.main(['train', QUICKSTART, 'train.num_steps=5'])
-    ((_, run, _, options),) = calls
-    pathlib.Path('config.gin').write_text(options['config_text'])
-    assert configuration.parse(['config.gin']) == run
-    assert options['fresh'] is False
-
-  def test_the_directory_is_named_after_the_last_file(self, calls):
-    pathlib.Path('mine.gin').write_text('train.seed = 4\n')
-    cli.main(['train', QUICKSTART, '--gin_file', 'mine.gin'])
-    ((_, run, model_dir, _),) = calls
-    assert model_dir == os.path.join('runs', 'mine')
-    assert run.train.seed == 4
-
-
-class TestEval:
-  @pytest.fixture
-  def model_dir(self, calls):
-    cli.main(['train', QUICKSTART, 'train.seed=6'])
-    ((_, _, _, options),) = calls
-    calls.clear()
-    os.mkdir('d')
-    pathlib.Path('d/config.gin').write_text(options['config_text'])
-    pathlib.Path('d/run.json').write_text(json.dumps({'identity': {}}))
-    return 'd'
-
-  def test_the_run_is_the_directory_s(self, calls, model_dir):
-    assert cli.main(['eval', f'--model_dir={model_dir}']) == 0
-    ((name, run, directory, options),) = calls
-    assert (name, directory, run.train.seed) == ('evaluate', 'd', 6)
-    expected = {'step': 'best', 'split': None, 'tasks': None, 'limit': None}
-    assert options == expected
-
-  def test_flags_say_what_to_evaluate(self, calls, model_dir):
-    arguments = ['--step=20', '--split=test', '--tasks=a, b', '--limit=7']
-    cli.main(
-      ['eval', f'--model_dir={model_dir}', *arguments, 'evaluate.batch_size=5']
-    )
-    ((_, run, _, options),) = calls
-    assert options == {
-      'step': 20,
-      'split': 'test',
-      'tasks': ('a', 'b'),
-      'limit': 7,
-    }
-    assert run.evaluate.batch_size == 5
-
-  def test_all_steps(self, calls, model_dir):
-    cli.main(['eval', f'--model_dir={model_dir}', '--step=all'])
-    assert calls[0][3]['step'] == 'all'
-
-  def test_a_directory_without_a_run_is_refused(self, calls, refused):
-    assert 'nowhere' in refused('eval', '--model_dir=nowhere')
-    assert not calls
-
-
 class TestMistakes:
   @pytest.mark.parametrize(
     ('arguments', 'fragments'),
@@ -204,6 +109,14 @@ class TestMistakes:
       (('doctor', 'train.seed=5'), ['train.seed=5', 'a flag']),
       (('eval', '--model_dir=x', '--step=last'), ["'last'"]),
       (('eval', '--model_dir=x', '--limit=0'), ["'0'"]),
+      (('predict', '--model_dir=x', '--input=i'), ['--output']),
+      (('tokenize',), ['--gin_file']),
+      (('tasks', 'check'), ['FILE']),
+      (('tasks', 'check', 'glue_rte', '--num=none'), ["'none'"]),
+      (
+        ('tasks', 'show', 'glue_rte', '--targets_length=1'),
+        ['targets_length is 1', 'at least 2'],
+      ),
       (('train', '--gin_file=quickstart.gi'), ['quickstart.gi: no such']),
       (
         ('train', '--gin_file=gin/runs/quikstart.gin'),

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import string
 
 from hypothesis import given, settings
@@ -68,6 +69,14 @@ class TestValues:
     assert parse([first, second]).train.num_steps == 11
     assert parse([second, first]).train.num_steps == 7
 
+  def test_a_repeated_flag_is_a_tuple_in_place_of_the_file_s(self):
+    text = RUN + "data.task_files = ('old.toml', 'older.toml')\n"
+    assert run_of(text).data.task_files == ('old.toml', 'older.toml')
+    run = run_of(text, task_file=['a.toml', 'b.py'])
+    assert run.data.task_files == ('a.toml', 'b.py')
+    message = refusal(RUN, task_file=['a.toml', ''])
+    assert message.startswith('--task_file=a.toml --task_file=: ')
+
   def test_flags_set_what_they_are_short_for(self):
     run = run_of(RUN, data_source='tfds', vocab='5', token_dir='1e3')
     assert run.data.source == 'tfds'
@@ -119,6 +128,53 @@ TASK = 'glue_cola'
     chosen = run_of(text, 'run.method=HyperGrid', 'HyperGrid.grid_rows=4')
     assert chosen.method.grid_rows == 4
     assert run_of(text, 'run.method=None').method is None
+
+  def test_several_methods_are_used_together_in_their_order(self):
+    text = RUN + (
+      'run.method = (@CAMTL(), @HyperGrid())\n'
+      'HyperGrid.grid_rows = 4\nCAMTL.window = 5\n'
+    )
+    names = [type(one).__name__ for one in run_of(text).method]
+    assert names == ['CAMTLConfig', 'HyperGridConfig']
+    assert [
+      run_of(text).method[0].window,
+      run_of(text).method[1].grid_rows,
+    ] == [
+      5,
+      4,
+    ]
+    again = run_of(text, "run.method=('HyperGrid', 'CAMTL')", 'CAMTL.window=6')
+    assert again.method == (
+      run_of(text).method[1],
+      dataclasses.replace(run_of(text).method[0], window=6),
+    )
+    written = configuration.operative_config(run_of(text))
+    assert '\nrun.method = (@CAMTL(), @HyperGrid())\n' in written
+    assert parse([write(written, 'config.gin')]) == run_of(text)
+
+  def test_a_tuple_of_one_method_is_that_method(self):
+    assert run_of(RUN, 'run.method=(@HyperGrid(),)') == run_of(
+      RUN, 'run.method=HyperGrid'
+    )
+
+  @pytest.mark.parametrize(
+    ('part', 'value', 'got'),
+    [
+      (
+        'method',
+        '(@HyperGrid(), @HyperGird())',
+        r'HyperGird.*mean .@HyperGrid',
+      ),
+      ('method', '(@HyperGrid(), @HyperGrid())', 'of different methods'),
+      ('method', '(@HyperGrid(), None)', r'got \(@HyperGrid\(\), None\)'),
+      ('method', '()', r'got \(\), expected @HyperGrid\(\) or'),
+      ('method', '[{}]', r'got \(\{\}\), expected'),
+      ('optimizer', '(@AdamW(), @Adafactor())', r'got .*, expected @Adafactor'),
+    ],
+  )
+  def test_what_cannot_be_used_together(self, part, value, got):
+    text = f'{RUN}run.{part} = {value}\n'
+    assert re.search(rf'run\.gin:\d+: run\.{part}: .*{got}', refusal(text))
 
   def test_nothing_is_left_behind_by_an_earlier_call(self):
     before = run_of(RUN)
@@ -276,7 +332,7 @@ class TestOperativeConfig:
     trainable=st.just('all') | st.lists(strings(), min_size=1).map(tuple),
     temperature=numbers(0, 1e6),
     clip_norm=st.none() | numbers(0, 1e-6),
-    method=st.sampled_from(['None', 'HyperGrid']),
+    method=st.sampled_from(['None', 'HyperGrid', '(@CAMTL(), @HyperGrid())']),
     optimizer=st.sampled_from(['Adafactor', 'AdamW']),
   )
   @settings(max_examples=60, deadline=None)

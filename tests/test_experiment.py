@@ -291,7 +291,7 @@ run = configuration.parse([{str(directory / 'config.gin')!r}])
 setup = run_setup.set_up(
   run, {str(directory)!r}, console=Console(file=io.StringIO()), train=True
 )
-run_setup.make_loader(setup).batch(0)
+run_setup.make_loader(run, setup.corpus).batch(0)
 print(sorted({{'tensorflow', 'seqio', 't5'}} & set(sys.modules)))
 """
   done = subprocess.run(

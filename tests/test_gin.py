@@ -7,10 +7,9 @@ import re
 import jax
 import pytest
 
-from hypergrid_jax import configuration, tree_paths
-from hypergrid_jax.extension import ExtensionPoints
+from hypergrid_jax import configuration, extension, tree_paths
 from hypergrid_jax.model import Model
-from hypergrid_jax.tasks import mixtures
+from hypergrid_jax.tasks import mixtures, protocols
 
 ROOT = pathlib.Path(__file__).parent.parent
 GIN = ROOT / 'gin'
@@ -38,6 +37,19 @@ PARAMETERS = {
   't5_1_1_xxl': 11_135_332_352,
 }
 LAYERS_OF_BASE = 24
+# An adapter with a bottleneck of 768 // 32 = 24: two projections with biases,
+# and a LayerNorm. There are two in every layer. Generators need 64 weights and
+# a bias for each of its numbers, and an MLP makes the 64 of more.
+ADAPTER = 2 * 768 * 24 + 24 + 768 + 2 * 768
+GENERATORS = (64 + 1) * ADAPTER
+MLP_TO_64 = {n: (n + 1) * 128 + (128 + 1) * 64 for n in (128, 192, 512)}
+# A map between two vectors of base's width, with a bias.
+MAP = 768 * 768 + 768
+# CA-MTL at base: a task vector and its projection, the alignment's two maps,
+# and attention in 12 layers; a bottleneck; two norms of six layers.
+CA_MTL_ATTENTION = 3 * MAP + 768 + 12 * (512 * 22 + 2 * (768 * 22 + 22))
+CA_MTL_BOTTLENECK = 3 * MAP + 768 * 256 + 256 + 256 * 768 + 768
+CA_MTL_NORMS = 6 * 2 * 2 * MAP
 
 
 def size(params):
@@ -45,9 +57,7 @@ def size(params):
 
 
 def build(run, num_tasks=1):
-  points = ExtensionPoints()
-  if run.method is not None:
-    points = run.method.extension_points()
+  points = extension.of_methods(run.method)
   config = run.model
   if config.vocab_size is None:
     config = dataclasses.replace(config, vocab_size=128)
@@ -97,10 +107,36 @@ def test_a_published_size_has_its_parameters(name):
     ('hypergrid_l', LAYERS_OF_BASE * 768 * 768),
     ('hypergrid_lg', LAYERS_OF_BASE * (8 * 768 + 4)),
     ('hypergrid_gl', LAYERS_OF_BASE * (8 + 4 * 768)),
+    # Columns by their width: 768 / 128 and 768 / 256 of them.
+    ('hypergrid_v5', LAYERS_OF_BASE * (8 + 6) * 768),
+    ('hypergrid_v6e', LAYERS_OF_BASE * (8 + 3) * 768),
+    # Of one task all are alike; tests/methods has eight.
+    ('adapters', 2 * LAYERS_OF_BASE * ADAPTER),
+    ('adapters_dagger', 2 * LAYERS_OF_BASE * ADAPTER),
+    ('adapters_single', 2 * LAYERS_OF_BASE * ADAPTER),
+    ('hyperformer', 2 * LAYERS_OF_BASE * GENERATORS + 512 + MLP_TO_64[512]),
+    (
+      'hyperformer_pp',
+      2 * (GENERATORS + (12 + 2) * 64 + MLP_TO_64[192] + 2 * 64) + 64,
+    ),
+    (
+      'hyperformer_released',
+      2 * (2 * GENERATORS + 12 * 64 + MLP_TO_64[128] + 2 * 64) + 64,
+    ),
+    ('ca_mtl_attention', CA_MTL_ATTENTION),
+    ('ca_mtl_attention_bottleneck', CA_MTL_ATTENTION + CA_MTL_BOTTLENECK),
+    ('ca_mtl_base', CA_MTL_ATTENTION + CA_MTL_BOTTLENECK + CA_MTL_NORMS),
+    (
+      'ca_mtl_large',  # narrower windows, and a bottleneck per layer
+      CA_MTL_ATTENTION
+      - 12 * (512 + 2 * (768 + 1)) * (22 - 16)
+      + 12 * CA_MTL_BOTTLENECK
+      + CA_MTL_NORMS,
+    ),
   ],
 )
 def test_a_method_adds_its_parameters_and_nothing_else(name, added):
-  grid = () if name == 'plain' else ('HyperGrid.grid_cols=4',)
+  grid = ('HyperGrid.grid_cols=4',) * name.startswith('hypergrid')
   run = configuration.parse(
     ['gin/models/t5_1_0_base.gin', f'gin/methods/{name}.gin'], (*REST, *grid)
   )
@@ -108,6 +144,19 @@ def test_a_method_adds_its_parameters_and_nothing_else(name, added):
   sizes = tree_paths.flatten(model.abstract_params)
   assert sum(sizes[path].size for path in model.added) == added
   assert size(sizes) == PARAMETERS['t5_1_0_base'] + added
+
+
+def test_two_methods_add_the_parameters_of_both():
+  run = configuration.parse(
+    [
+      'gin/models/t5_1_0_base.gin',
+      'gin/methods/hypergrid.gin',
+      'gin/methods/ca_mtl_attention.gin',
+    ],
+    (*REST, 'run.method=(@HyperGrid(), @CAMTL())'),
+  )
+  added = CA_MTL_ATTENTION + LAYERS_OF_BASE * (8 + 8) * 768
+  assert size(build(run).abstract_params) == PARAMETERS['t5_1_0_base'] + added
 
 
 def test_the_base_run_adds_half_a_percent():
@@ -128,6 +177,20 @@ def test_a_mixture_file_is_named_after_its_mixture(name):
   )
   assert run.data.mixture == name
   assert mixtures.mixture(name).tasks
+
+
+@pytest.mark.parametrize(
+  ('name', 'temperature', 'lengths'),
+  [('t5', 1.0, (512, 84)), ('hyperformer', 10.0, (128, 128))],
+)
+def test_a_protocol_file_comes_after_a_mixture(name, temperature, lengths):
+  run = configuration.parse(
+    [SIZE, 'gin/mixtures/glue.gin', f'gin/protocols/{name}.gin'], REST
+  )
+  assert run.data.protocol == name
+  assert run.data.mixture == 'glue'
+  assert run.data.temperature == temperature
+  assert run.data.lengths == lengths
 
 
 @pytest.mark.parametrize(
@@ -152,9 +215,22 @@ def test_every_file_is_tested_here():
       'hypergrid_l',
       'hypergrid_lg',
       'hypergrid_gl',
+      'adapters',
+      'adapters_dagger',
+      'adapters_single',
+      'hyperformer',
+      'hyperformer_pp',
+      'hyperformer_released',
+      'ca_mtl_base',
+      'ca_mtl_large',
+      'ca_mtl_attention',
+      'ca_mtl_attention_bottleneck',
+      'hypergrid_v5',
+      'hypergrid_v6e',
     },
     'mixtures': set(mixtures.MIXTURES),
     'partitioning': {'data_parallel', 'fsdp', 'model_parallel_2'},
+    'protocols': set(protocols.PROTOCOLS),
     'runs': set(RUNS),
   }
   for path in GIN.rglob('*.gin'):

@@ -27,15 +27,24 @@ MAY_IMPORT = {
   'model': ('extension', 't5'),
   'conditioning': ('layers',),
   # A method is one file on the extension points; methods never meet.
-  'methods.*': ('layers', 'extension', 'conditioning', 'ops.*'),
-  'ops.*': (),
+  'methods.*': (
+    'layers',
+    'extension',
+    'conditioning',
+    'bottleneck',
+    'partitioning',
+    'ops.*',
+  ),
+  'bottleneck': (),
+  'ops.*': ('ops.*',),
   'losses': (),
   'decoding': ('losses', 'model'),
   # The optimiser and where arrays lie.
   'partitioning': (),
   'schedules': (),
   'adafactor': (),
-  'optim': ('adafactor', 'schedules'),
+  'trainable': (),
+  'optim': ('adafactor', 'schedules', 'trainable'),
   'state': ('optim', 'partitioning'),
   'manifest': (),
   'checkpoint*': ('manifest', 'checkpoint*', 'partitioning'),
@@ -44,7 +53,7 @@ MAY_IMPORT = {
   'tasks.sample.*': ('tasks.sample.*',),
   'tasks.*': ('data.*', 'tasks.*', 'installation'),
   # The loop is given a model, batches and callbacks.
-  'train': ('losses', 'state'),
+  'train': ('losses', 'state', 'trainable'),
   'metrics': (),
   'predictions': (),
   'results': ('metrics', 'predictions'),
@@ -59,12 +68,20 @@ MAY_IMPORT = {
     'predictions',
     'results',
   ),
+  # Several processes, and signals to them.
+  'hosts': (),
+  'preemption': (),
   # A run put together.
   'progress': (),
   'recorder': ('predictions',),
   'run_directory': ('predictions',),
-  'summary': ('model', 'run_directory'),
-  'corpus': ('data.*', 'tasks.definitions', 'tasks.mixtures'),
+  'summary': ('model', 'run_directory', 'trainable'),
+  'corpus': (
+    'data.*',
+    'tasks.definitions',
+    'tasks.mixtures',
+    'tasks.protocols',
+  ),
   'meter': ('data.*',),
   'warm_start': ('checkpoint*', 'model'),
   'run_setup': (
@@ -79,7 +96,9 @@ MAY_IMPORT = {
     'progress',
     'run_directory',
     'state',
+    'tasks.task_files',
     'train',
+    'trainable',
   ),
   'experiment': (
     'checkpoint*',
@@ -108,15 +127,72 @@ MAY_IMPORT = {
   'gin_reader': (),
   'configuration': ('field_types', 'gin_reader'),
   'doctor': ('data.*', 'installation', 'tasks.definitions'),
-  'task_pages': ('data.*', 'progress', 'tasks.definitions'),
-  'cli': (
+  'split_facts': (),
+  'row_places': ('data.*', 'tasks.task_definition'),
+  'split_tables': ('row_places', 'split_facts', 'tasks.task_definition'),
+  'task_warnings': (
+    'row_places',
+    'split_facts',
+    'split_tables',
+    'tasks.task_definition',
+  ),
+  'prediction_rows': ('data.*', 'tasks.*'),
+  'inference': (
+    'checkpoint*',
+    'data.*',
+    'installation',
+    'manifest',
+    'partitioning',
+    'predict',
+    'prediction_rows',
+    'run_directory',
+    'run_setup',
+    'state',
+    'tasks.*',
+  ),
+  'predict_file': (
+    'inference',
+    'prediction_rows',
+    'predictions',
+    'progress',
+    'run_setup',
+  ),
+  'tokenization': (
+    'corpus',
+    'data.*',
+    'progress',
+    'run_setup',
+    'split_facts',
+    'split_tables',
+    'summary',
+    'task_warnings',
+    'tasks.*',
+  ),
+  'task_pages': (
+    'data.*',
+    'progress',
+    'row_places',
+    'split_facts',
+    'split_tables',
+    'task_warnings',
+    'tasks.*',
+  ),
+  'verbs': (
     'configuration',
     'doctor',
+    'data.config',
     'experiment',
+    'predict_file',
     'run_directory',
     'task_pages',
+    'tasks.task_files',
+    'tokenization',
   ),
+  'arguments': ('verbs',),
+  'cli': ('arguments',),
   '__main__': ('cli',),
+  # The package itself: `load`, which imports when it is called.
+  '': ('configuration', 'inference', 'run_directory'),
 }
 
 # Packages that only these files may import.
@@ -136,12 +212,23 @@ EXTERNAL = {
 
 # Files whose import loads TensorFlow, and those that make up the command.
 LOADS_TENSORFLOW = (
+  'tasks.given_rows',
   'tasks.registry',
   'tasks.glue',
   'tasks.super_glue',
   'tasks.seqio_sources',
+  'tasks.split_parts',
+  'tasks.seqio_facts',
+  'tasks.toml_scores',
 )
-COMMAND = ('gin_reader', 'configuration', 'cli', '__main__')
+COMMAND = (
+  'gin_reader',
+  'configuration',
+  'verbs',
+  'arguments',
+  'cli',
+  '__main__',
+)
 
 
 def _matches(name, patterns):
@@ -156,7 +243,7 @@ def _allowed(name):
   """The table's row for a file; the longest pattern wins."""
   rows = [pattern for pattern in MAY_IMPORT if _matches(name, (pattern,))]
   if name in BASE:
-    return BASE
+    return (*BASE, *MAY_IMPORT.get(name, ()))
   if not rows:
     return None
   return (*BASE, *MAY_IMPORT[max(rows, key=len)])
@@ -280,4 +367,5 @@ def test_the_library_loads_neither_tensorflow_nor_gin():
 
 def test_the_model_loads_no_part_of_training():
   packages = ('flax', 'sentencepiece', 'tensorboardX', 'tensorflow', 'gin')
-  assert _loaded_by(['t5', 'methods.hypergrid'], packages) == ['flax']
+  methods = [name for name in _files() if name.startswith('methods.')]
+  assert _loaded_by(['t5', *methods], packages) == ['flax']

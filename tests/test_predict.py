@@ -92,6 +92,25 @@ def test_order_is_kept_under_any_batches_and_buckets(
   assert found == [f'5x{text}' for text in texts[:count]]
 
 
+@given(
+  lengths=st.lists(st.integers(0, 30), min_size=1, max_size=23),
+  batch_size=st.integers(1, 9),
+  data=st.data(),
+)
+@settings(deadline=None, max_examples=20)
+def test_rows_of_several_tasks_keep_their_task(lengths, batch_size, data):
+  texts = [f'{i}:' + 'y' * length for i, length in enumerate(lengths)]
+  count = data.draw(st.integers(1, len(texts)))
+  tasks = data.draw(st.lists(st.integers(0, 9), min_size=count, max_size=count))
+  ours = predictor(batch_size=batch_size, length_buckets=(6, 20))
+  with pytest.MonkeyPatch.context() as patch, jax.disable_jit():
+    patch.setattr(decoding, 'greedy_decode', echo)
+    found = ours.texts(Store(texts), count=count, task_id=np.array(tasks))
+  assert found == [
+    f'{task}x{text}' for task, text in zip(tasks, texts[:count], strict=True)
+  ]
+
+
 @pytest.fixture
 def echoing(monkeypatch):
   monkeypatch.setattr(decoding, 'greedy_decode', echo)

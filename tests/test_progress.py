@@ -42,6 +42,38 @@ def test_hours_are_hours(monkeypatch):
   assert console.file.getvalue() == 'training: 1/1001, 3:03:20 left\n'
 
 
+def test_a_bar_appears_when_there_is_something_to_show(monkeypatch):
+  clock = Clock()
+  monkeypatch.setattr(progress, 'time', clock)
+  console = Console(file=io.StringIO(), width=100)
+  with progress.on_demand(console, 'tokenising'):
+    pass
+  assert console.file.getvalue() == ''
+
+
+def test_one_bar_counts_all_things(monkeypatch):
+  clock = Clock()
+  monkeypatch.setattr(progress, 'time', clock)
+  console = Console(file=io.StringIO(), width=100)
+  with progress.on_demand(console, 'tokenising') as report:
+    for name, total in (('a', 300), ('b', 100), ('c', 0)):
+      report(name, 0, total)
+    clock.now += 20.0
+    report('a', 100, 300)
+    report('b', 50, 60)
+    clock.now += 20.0
+    report('c', 20, 40)
+    report('a', 300, 300)
+    report('c', 40, 40)
+    report('b', 60, 60)
+  # 100 of 400 took 20 s; 170 of 400 took 40 s; the end.
+  assert console.file.getvalue().splitlines() == [
+    'tokenising: 100/400, 1:00 left a',
+    'tokenising: 170/400, 0:54 left c',
+    'tokenising: 400/400 b',
+  ]
+
+
 def test_a_terminal_gets_a_bar_that_another_may_interrupt():
   console = Console(file=io.StringIO(), force_terminal=True, width=100)
   with progress.bar(console, 'training', 10, done=2) as bar:

@@ -1,55 +1,81 @@
-import collections
 import io
+import json
 import pathlib
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from hypergrid_jax import task_pages
 from hypergrid_jax.data import tokens
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.tasks import definitions
+from hypergrid_jax.tasks import definitions, task_files
+from tests.split_stores import Letters, store
+from tests.tasks import own_files
 
-INPUTS = [[7, 5, 1], [2, 9, 2, 4, 1]]
-TARGETS = [[3, 1], [8, 2, 1]]
-TEXTS = ['first text', 'second [red] text']
-
-
-class Words:
-  """A vocabulary of which id n is the word wn."""
-
-  unk_id = 2
-
-  def decode(self, ids):
-    return ' '.join(f'w{i}' for i in ids)
+ROWS = {
+  'train': [('a {b}', 'entailment'), ('c', 'not_entailment'), ('c', 'x')],
+  'validation': [
+    ('first text', 'entailment'),
+    ('second [red] text', 'not_entailment'),
+    ('c', 'not_entailment'),
+  ],
+  'test': [('a {b}', '<unk>')],
+}
 
 
 @pytest.fixture
 def opened(monkeypatch):
-  """A store in memory, in place of one made by TensorFlow."""
-  requests = []
+  """Stores in memory, in place of those made by TensorFlow."""
+  calls = []
 
-  def open_store(task, split, **options):
-    requests.append((task, split, options))
-    examples = [
-      {'inputs_pretokenized': text, 'targets_pretokenized': f'target {text}'}
-      for text in TEXTS
-    ]
-    return tokens.memory_store(task, split, INPUTS, TARGETS, examples)
+  def open_stores(requests, *, directory, progress):
+    progress('mine', 7, 7)
+    calls.append((requests, directory))
+    return [store(r.split, ROWS[r.split], limit=9) for r in requests]
 
-  monkeypatch.setattr(tokens, 'open_store', open_store)
+  monkeypatch.setattr(tokens, 'open_stores', open_stores)
   monkeypatch.setattr(
-    task_pages.vocabularies, 'load_vocabulary', lambda spec: Words()
+    task_pages.vocabularies, 'load_vocabulary', lambda spec: Letters()
   )
-  return requests
+  return calls
+
+
+@pytest.fixture
+def source(tmp_path):
+  """A directory with all splits of RTE."""
+  folder = tmp_path / 'data' / 'glue' / 'rte'
+  folder.mkdir(parents=True)
+  for split, rows in ROWS.items():
+    line = {'sentence1': 'a', 'sentence2': 'b', 'label': 1, 'idx': 0}
+    (folder / f'{split}.jsonl').write_text(
+      (json.dumps(line) + '\n') * len(rows)
+    )
+  return f'files:{tmp_path / "data"}'
+
+
+def page(function, name='glue_rte', **options):
+  console = Console(file=io.StringIO(), width=120)
+  options = {
+    'source': 'sample', 'vocabulary': 'letters', 'lengths': (9, 9), **options
+  }  # fmt: skip
+  function(name, console=console, **options)
+  return console.file.getvalue()
 
 
 def shown(name='glue_rte', **options):
-  console = Console(file=io.StringIO(), width=100)
-  options = {'source': 'sample', 'vocabulary': 'sample', **options}
-  task_pages.show(name, console=console, **options)
-  return console.file.getvalue()
+  return page(task_pages.show, name, **options)
+
+
+def checked(name='glue_rte', **options):
+  return page(task_pages.check, name, **options)
+
+
+def line_of(text, *words):
+  """The first line that holds all words, with single spaces."""
+  for line in text.splitlines():
+    if all(word in line for word in words):
+      return ' '.join(line.split())
+  raise AssertionError(f'no line with {words} in:\n{text}')
 
 
 def rows_of(source):
@@ -89,99 +115,167 @@ class TestOverview:
     rows = sample.rows('super_glue', 'cb', 'train')
     assert rows_of('sample')['super_glue_cb'][2] == f'{len(rows):,}'
 
+  def test_a_task_of_a_file_is_there_under_any_source(self, tmp_path):
+    task_files.load([own_files.write_reviews(tmp_path)])
+    assert rows_of('tfds')['reviews'] == [
+      'reviews', 'train, validation', '?', '-', 'negative, positive',
+    ]  # fmt: skip
+
 
 class TestShow:
-  def test_text_ids_and_unknown_tokens_are_shown(self, opened):
-    text = shown()
-    assert 'first text' in text
-    assert 'target first text' in text
-    assert '7 5 1' in text
-    assert '2 9 2 4 1' in text
-    assert '5 ids, 2 unknown' in text
-    assert 'second [red] text' in text  # no markup
+  def test_text_ids_and_unknown_tokens_are_shown(self, opened, source):
+    text = shown(split='train', source=source)
+    assert 'inputs a {b}' in line_of(text, 'a {b}')
+    assert '6 ids, 2 unknown 97 32 2 98 2 1' in line_of(text, '6 ids')
+    assert 'second [red]' in shown(source=source)  # no markup
 
-  def test_as_many_examples_as_asked_for(self, opened):
-    assert 'second' not in shown(num=1)
+  def test_as_many_examples_as_asked_for(self, opened, source):
+    assert 'second' not in shown(num=1, source=source)
 
-  def test_lengths_and_rates_are_over_the_split(self, opened):
-    text = shown(num=1)
-    assert '2 examples' in text
-    assert '4.0 tokens on average, 5 at most (cut at 512); 25.00% unk' in text
-    assert '2.5 tokens on average, 3 at most (cut at 62); 20.00% unk' in text
+  def test_the_split_s_lengths_are_shown_and_no_other_s(self, opened, source):
+    text = shown(source=source)
+    # 9 and 9 tokens, both cut, and 2: a third of 20 is 6.7.
+    assert line_of(text, 'validation', 'inputs', '3') == (
+      'validation inputs 3 6.7 9 9 9 9 9 66.67% 0'
+    )
+    assert 'train inputs' not in ' '.join(text.split())
 
-  def test_targets_are_counted(self, opened, monkeypatch):
-    targets = [[3, 1]] * 3 + [[4, 1]]
-    store = tokens.memory_store('t', 's', targets, targets, [{}] * 4)
-    table = task_pages._counts(store, Words(), (9, 9))
-    console = Console(file=io.StringIO(), width=100)
-    console.print(table)
-    text = console.file.getvalue()
-    assert '3 (75.0%)' in text
-    assert text.index('w3 w1') < text.index('w4 w1')
+  def test_targets_are_counted(self, opened, source):
+    text = shown(source=source)
+    assert line_of(text, 'not_entailment', '%') == 'not_entailment 2 (66.7%)'
 
-  def test_many_targets_are_cut(self, opened):
-    count = task_pages.MOST_TARGETS + 2
-    targets = [[n, 1] for n in range(3, 3 + count)]
-    store = tokens.memory_store('t', 's', targets, targets, [{}] * count)
-    console = Console(file=io.StringIO(), width=100)
-    console.print(task_pages._counts(store, Words(), (9, 9)))
-    assert f'{count} different targets' in console.file.getvalue()
+  def test_repeats_in_other_splits_are_shown_when_that_is_quick(
+    self, opened, source, monkeypatch
+  ):
+    text = shown(source=source, num=1)
+    assert line_of(text, 'validation, seen in train') == (
+      'validation, seen in train 1 0 train.jsonl:2 and validation.jsonl:3'
+    )
+    monkeypatch.setattr(task_pages, '_QUICK', -1)
+    text = shown(source=source, num=1)
+    assert 'seen in' not in text
+    assert [request.split for request in opened[-1][0]] == ['validation']
+
+  def test_unknown_characters_are_shown_with_their_place(self, opened, source):
+    text = shown(split='train', source=source)
+    assert "'{' left curly bracket unknown 1 train.jsonl:1 a {b}" in line_of(
+      text, "'{'"
+    )
 
   @pytest.mark.parametrize(
-    ('name', 'files', 'split'),
+    ('files', 'split'),
     [
-      ('rte', ['train', 'validation', 'test'], 'validation'),
-      ('rte', ['train', 'test'], 'train'),
-      ('rte', ['test'], 'test'),
+      (['train', 'validation', 'test'], 'validation'),
+      (['train', 'test'], 'train'),
+      (['test'], 'test'),
     ],
   )
   def test_the_evaluated_split_is_preferred(
-    self, opened, tmp_path, name, files, split
+    self, opened, source, tmp_path, files, split
   ):
-    folder = tmp_path / 'glue' / name
-    folder.mkdir(parents=True)
-    for file in files:
-      (folder / f'{file}.jsonl').touch()
-    shown(f'glue_{name}', source=f'files:{tmp_path}')
-    shown(f'glue_{name}', source=f'files:{tmp_path}', split='test')
-    assert [request[1] for request in opened] == [split, 'test']
+    for file in set(ROWS) - set(files):
+      (tmp_path / f'data/glue/rte/{file}.jsonl').unlink()
+    assert f'glue_rte · {split} · files:' in shown(source=source)
+    assert 'glue_rte · test' in shown(source=source, split='test')
 
-  def test_a_split_that_is_not_there_is_refused(self, opened, tmp_path):
-    folder = tmp_path / 'glue' / 'rte'
-    folder.mkdir(parents=True)
-    (folder / 'test.jsonl').touch()
-    source = f'files:{tmp_path}'
-    with pytest.raises(UserError, match=r'no train of glue_rte. It has test'):
+  def test_a_split_that_is_not_there_is_refused(self, opened, source, tmp_path):
+    (tmp_path / 'data/glue/rte/train.jsonl').unlink()
+    with pytest.raises(UserError, match=r'no train of glue_rte. It has valid'):
       shown(source=source, split='train')
     with pytest.raises(UserError, match="no split 'dev'"):
       shown(source=source, split='dev')
     assert not opened
 
-  def test_tokens_are_kept_where_asked_and_nowhere_else(self, opened, tmp_path):
-    shown(token_dir=str(tmp_path))
-    shown()
-    kept, made = (request[2]['directory'] for request in opened)
+  def test_tokens_are_kept_where_asked_and_nowhere_else(
+    self, opened, source, tmp_path
+  ):
+    shown(token_dir=str(tmp_path), source=source)
+    shown(source=source)
+    kept, made = (directory for _, directory in opened)
     assert kept == str(tmp_path)
     assert not pathlib.Path(made).exists()
 
 
-@pytest.mark.slow
-def test_a_task_of_the_sample_corpus_is_shown(tmp_path):
-  text = shown('super_glue_copa', num=1, token_dir=str(tmp_path))
-  assert 'copa choice1: ' in text
-  assert '0.00% unknown' in text
-  found = collections.Counter()
-  store = tokens.open_store(
-    'super_glue_copa',
-    'validation',
-    source='sample',
-    vocabulary='sample',
-    lengths=(512, 62),
-    directory=tmp_path,
+class TestCheck:
+  def test_all_splits_are_read(self, opened, source):
+    text = checked(source=source, num=1)
+    ((requests, _),) = opened
+    assert [r.split for r in requests] == ['train', 'validation', 'test']
+    assert [(r.lengths, r.task_file) for r in requests] == [((9, 9), None)] * 3
+    for name, rows in ROWS.items():
+      assert f'{name}, {len(rows)} examples' in text
+      assert rows[0][0] in text
+    assert 'second' not in text
+    assert line_of(text, 'test', 'inputs') == (
+      'test inputs 1 6.0 6 6 6 6 9 0 33.33%'
+    )
+
+  def test_targets_stand_side_by_side(self, opened, source):
+    text = checked(source=source)
+    assert line_of(text, 'not_entailment', '%') == (
+      'not_entailment 1 (33.3%) 2 (66.7%) 0 (0.0%)'
+    )
+    assert line_of(text, '<unk>', '%') == '<unk> 0 (0.0%) 0 (0.0%) 1 (100.0%)'
+
+  def test_repeats_and_warnings_are_said(self, opened, source):
+    text = checked(source=source)
+    assert line_of(text, 'within train') == (
+      'within train 0 1 train.jsonl:2 and train.jsonl:3'
+    )
+    assert line_of(text, 'test, seen in train') == (
+      'test, seen in train 1 no targets train.jsonl:1 and test.jsonl:1'
+    )
+    warnings = [w for w in text.splitlines() if w.startswith('Warning: ')]
+    assert any('left curly bracket' in warning for warning in warnings)
+    last = text.splitlines()[-1]
+    assert last == (
+      f'glue_rte: every row can be used; {len(warnings)} warnings.'
+    )
+
+  def test_a_source_without_the_task_is_refused(self, opened, tmp_path):
+    with pytest.raises(UserError, match='no split of glue_rte'):
+      checked(source=f'files:{tmp_path}')
+
+  def test_empty_fields_are_shown_by_line(self, opened, source, tmp_path):
+    path = tmp_path / 'data/glue/rte/train.jsonl'
+    path.write_text(path.read_text().replace('"b"', '" "', 2))
+    text = checked(source=source)
+    assert line_of(text, "train: field 'sentence2'", 'train.jsonl') == (
+      "train: field 'sentence2' 2 train.jsonl:1"
+    )
+
+
+class TestResolve:
+  def test_a_known_task(self):
+    assert task_pages.resolve('glue_rte') == ('glue_rte',)
+
+  def test_a_file(self, tmp_path):
+    path = own_files.write_reviews(tmp_path)
+    assert task_pages.resolve(path) == ('reviews',)
+    assert task_pages.resolve('reviews') == ('reviews',)
+
+  def test_tasks_that_cannot_be_used_come_last(self, monkeypatch):
+    def load(names):
+      definitions.refuse('bad', 'mine.py', 'Task bad: no inputs.')
+      return ('glue_rte',)
+
+    monkeypatch.setattr(task_files, 'load', load)
+    assert task_pages.resolve('mine.py') == ('glue_rte', 'bad')
+    with pytest.raises(UserError, match='Task bad: no inputs'):
+      task_pages.check(
+        'bad', source='sample', vocabulary='bytes', lengths=(9, 9),
+        console=Console(file=io.StringIO()),
+      )  # fmt: skip
+
+  def test_a_mistyped_task_is_no_module(self):
+    with pytest.raises(UserError, match=r"Did you mean 'glue_rte'"):
+      task_pages.resolve('glue_rt')
+
+
+def test_a_task_of_the_sample_corpus_is_checked():
+  text = page(
+    task_pages.check, 'super_glue_copa', vocabulary='sample', lengths=(64, 8)
   )
-  for index in range(store.num_examples):
-    found[store.example(index)['targets_pretokenized']] += 1
-  for label, count in found.items():
-    assert f'{count:,} ({count / store.num_examples:.1%})' in text
-    assert label in text
-  assert int(np.sum(list(found.values()))) == store.num_examples
+  assert 'copa choice1: ' in text
+  assert line_of(text, 'train', 'inputs', '3,000')
+  assert 'super_glue_copa: every row can be used' in text

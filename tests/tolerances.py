@@ -12,6 +12,13 @@ FLOAT64 = {'rtol': 1e-10, 'atol': 1e-12}
 FLOAT32 = {'rtol': 1e-5, 'atol': 1e-5}
 BFLOAT16 = {'rtol': 1e-2, 'atol': 1e-2}
 
+# What one matmul and its gradients may differ by, over the largest number.
+ONE_MATMUL = {
+  np.dtype(np.float64): 1e-13,
+  np.dtype(np.float32): 2e-6,
+  np.dtype(jnp.bfloat16): 1e-2,
+}
+
 _BY_DTYPE = {
   np.dtype(np.float64): FLOAT64,
   np.dtype(np.float32): FLOAT32,

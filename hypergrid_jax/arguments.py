@@ -1,0 +1,351 @@
+"""The verbs of the `hypergrid` command and their flags.
+
+Nothing but argparse is loaded here; what a verb does stands in `verbs`.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+import re
+import typing
+
+import hypergrid_jax
+from hypergrid_jax import errors, verbs
+
+_BINDINGS_HELP = (
+  'Anything in the configuration can be set as NAME=VALUE, or as\n'
+  '--gin.NAME=VALUE; a bare word is a string.'
+)
+_SOURCE_HELP = "'sample' (bundled), 'tfds', or 'files:DIR'"
+_VOCAB_HELP = "a SentencePiece model, 'sample' or 'bytes'"
+
+
+class _Parser(argparse.ArgumentParser):
+  """Raises instead of exiting, and says which names come close."""
+
+  def __init__(self, *args, **kwargs):
+    super().__init__(
+      *args,
+      allow_abbrev=False,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      **kwargs,
+    )
+
+  def error(self, message: str) -> typing.NoReturn:
+    found = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+    hint = ''
+    if found:
+      hint = errors.closest(found[1], re.findall(r'\w+', found[2]))
+    raise errors.UserError(f'{message}.{hint}\n{self.format_usage()}'.rstrip())
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+  """Reads a command line.
+
+  Args:
+    argv: the arguments after the program's name.
+
+  Returns:
+    The flags of the verb; `run`, which runs it on these options; and
+    `bindings`, the NAME=VALUE arguments.
+
+  Raises:
+    UserError: there is no such verb, flag or binding, or one is missing.
+  """
+  options, rest = _make_parser().parse_known_args(argv)
+  options.bindings = []
+  for argument in rest:
+    binding = argument.removeprefix('--gin.')
+    if binding.startswith('-') or '=' not in binding or not options.flags:
+      raise errors.UserError(_unknown_argument(argument, options))
+    options.bindings.append(binding)
+  return options
+
+
+def _unknown_argument(argument: str, options: argparse.Namespace) -> str:
+  """The message for an argument that is neither a flag nor a binding."""
+  if argument.startswith('--gin.'):
+    return f'{argument}: expected --gin.NAME=VALUE in one piece.'
+  name = argument.partition('=')[0]
+  known = re.findall(r'--\w+', options.parser.format_help())
+  hint = errors.closest(name, dict.fromkeys(known))
+  expected = 'a flag' if not options.flags else 'a flag or NAME=VALUE'
+  return f'{argument}: expected {expected}.{hint} See --help.'
+
+
+def _make_parser() -> _Parser:
+  parser = _Parser(
+    prog='hypergrid',
+    description='Trains and evaluates one T5 on many tasks.',
+    epilog='example:\n  hypergrid train --gin_file=gin/runs/quickstart.gin',
+  )
+  parser.add_argument(
+    '--version', action='version', version=hypergrid_jax.__version__
+  )
+  added = parser.add_subparsers(dest='verb', metavar='VERB', required=True)
+  _add_train(added)
+  _add_eval(added)
+  _add_predict(added)
+  _add_tokenize(added)
+  _add_tasks(added)
+  _add_doctor(added)
+  return parser
+
+
+def _add_verb(
+  added,
+  name: str,
+  run: Callable[[argparse.Namespace], int],
+  *,
+  text: str,
+  example: str,
+  flags: bool = False,
+  epilog: str = '',
+) -> _Parser:
+  """Adds a verb; with `flags` it takes bindings too."""
+  parser = added.add_parser(
+    name,
+    help=text,
+    description=f'{text[0].upper()}{text[1:]}.',
+    epilog=f'{epilog}\n\nexample:\n  {example}'.lstrip(),
+  )
+  parser.set_defaults(run=run, flags=flags, parser=parser)
+  return parser
+
+
+def _add_data_flags(parser, *, default=None):
+  _add_source_flag(parser, default=default)
+  parser.add_argument(
+    '--vocab', metavar='PATH', default=default, help=_VOCAB_HELP
+  )
+  parser.add_argument(
+    '--token_dir',
+    metavar='DIR',
+    help='where tokenised data are kept, to share them between runs',
+  )
+
+
+def _add_source_flag(parser, *, default=None):
+  parser.add_argument(
+    '--data_source', metavar='SOURCE', default=default, help=_SOURCE_HELP
+  )
+  parser.add_argument(
+    '--task_file',
+    action='append',
+    metavar='FILE',
+    help='a TOML file, Python file or module with tasks of your own; may be'
+    ' repeated',
+  )
+
+
+def _add_run_flags(parser):
+  """Adds the flags that name a run which need not exist yet."""
+  parser.add_argument(
+    '--gin_file',
+    action='append',
+    required=True,
+    metavar='FILE',
+    help='may be repeated; looked for here, then among the installed ones',
+  )
+  parser.add_argument(
+    '--model_dir',
+    metavar='DIR',
+    help='the run; default runs/NAME for FILE NAME.gin',
+  )
+  _add_data_flags(parser)
+
+
+def _add_train(added):
+  parser = _add_verb(
+    added,
+    'train',
+    verbs.train,
+    text='train, or go on training, and evaluate',
+    example='hypergrid train --gin_file=gin/runs/quickstart.gin train.seed=1',
+    epilog=f'Goes on when DIR holds the same run.\n\n{_BINDINGS_HELP}',
+    flags=True,
+  )
+  _add_run_flags(parser)
+  parser.add_argument(
+    '--fresh',
+    action='store_true',
+    help='move what DIR holds aside and start anew',
+  )
+
+
+def _add_eval(added):
+  parser = _add_verb(
+    added,
+    'eval',
+    verbs.evaluate,
+    text='evaluate checkpoints of a run: metrics, predictions, table',
+    example='hypergrid eval --model_dir=runs/quickstart --tasks=glue_sst2',
+    epilog=_BINDINGS_HELP,
+    flags=True,
+  )
+  parser.add_argument(
+    '--model_dir', metavar='DIR', required=True, help='the run'
+  )
+  parser.add_argument(
+    '--step',
+    type=_step_or_all,
+    default='best',
+    metavar='N|best|all',
+    help='which checkpoints; default best',
+  )
+  parser.add_argument('--split', help='validation, test or train')
+  parser.add_argument(
+    '--tasks', type=_names, metavar='A,B', help='default: all of the mixture'
+  )
+  parser.add_argument(
+    '--limit', type=_positive, metavar='N', help='examples per task'
+  )
+  _add_data_flags(parser)
+
+
+def _add_predict(added):
+  parser = _add_verb(
+    added,
+    'predict',
+    verbs.predict,
+    text='predict rows of any mix of tasks',
+    example='hypergrid predict --model_dir=runs/quickstart --input rows.jsonl'
+    ' --output answers.jsonl',
+    epilog='A row is {"task": NAME, "fields": {...}} or\n'
+    '{"task": NAME, "inputs": TEXT}, with an "id" if wanted.\n\n'
+    f'{_BINDINGS_HELP}',
+    flags=True,
+  )
+  parser.add_argument(
+    '--model_dir', metavar='DIR', required=True, help='the run'
+  )
+  parser.add_argument(
+    '--input', metavar='FILE', required=True, help='rows, .jsonl or .jsonl.gz'
+  )
+  parser.add_argument(
+    '--output', metavar='FILE', required=True, help='where predictions go'
+  )
+  parser.add_argument(
+    '--step',
+    type=_step,
+    default='best',
+    metavar='N|best',
+    help='which checkpoint; default best',
+  )
+  parser.add_argument(
+    '--resume', action='store_true', help='go on where a stopped run was'
+  )
+  parser.add_argument(
+    '--overwrite', action='store_true', help='replace an output that is there'
+  )
+  _add_data_flags(parser)
+
+
+def _add_tokenize(added):
+  parser = _add_verb(
+    added,
+    'tokenize',
+    verbs.tokenize,
+    text='build the token stores of a run, and say what is in them',
+    example='hypergrid tokenize --gin_file=gin/runs/quickstart.gin'
+    ' --token_dir=tokens',
+    epilog=_BINDINGS_HELP,
+    flags=True,
+  )
+  _add_run_flags(parser)
+  parser.add_argument('--test', action='store_true', help='the test splits too')
+
+
+def _add_tasks(added):
+  parser = _add_verb(
+    added,
+    'tasks',
+    verbs.list_tasks,
+    text='list the tasks, show one, or check one of your own',
+    example='hypergrid tasks show glue_sst2 --num=5',
+  )
+  actions = parser.add_subparsers(
+    dest='action', metavar='ACTION', required=True
+  )
+  listing = _add_verb(
+    actions,
+    'list',
+    verbs.list_tasks,
+    text='list the tasks and what a data source has of them',
+    example='hypergrid tasks list --data_source=files:DIR',
+  )
+  _add_source_flag(listing, default='sample')
+  show = _add_verb(
+    actions,
+    'show',
+    verbs.show_task,
+    text='show examples of a task as text and token ids',
+    example='hypergrid tasks show super_glue_wsc --split=train --num=5',
+  )
+  show.add_argument('name', metavar='NAME', help='of the task')
+  show.add_argument('--split', help='default: the one evaluated, if there')
+  _add_page_flags(show, num=3)
+  check = _add_verb(
+    actions,
+    'check',
+    verbs.check_task,
+    text='read all rows of a task, and say what is wrong or odd about them',
+    example='hypergrid tasks check my_task.toml --vocab=t5.model',
+    epilog='Exit code 2 for what would break training; what is only doubtful is'
+    '\nprinted as a warning.',
+  )
+  check.add_argument(
+    'name', metavar='FILE', help='a TOML file, Python file, module or task'
+  )
+  _add_page_flags(check, num=2)
+
+
+def _add_page_flags(parser, *, num: int):
+  """Adds the flags of what prints examples of tasks."""
+  parser.add_argument(
+    '--num',
+    type=_positive,
+    default=num,
+    metavar='N',
+    help=f'of examples of a split to print; {num}',
+  )
+  for side in ('inputs', 'targets'):
+    parser.add_argument(
+      f'--{side}_length',
+      type=_positive,
+      metavar='N',
+      help=f'tokens that {side} are cut to; default as in training',
+    )
+  _add_data_flags(parser, default='sample')
+
+
+def _add_doctor(added):
+  parser = _add_verb(
+    added,
+    'doctor',
+    verbs.doctor,
+    text='check versions, devices and data, and say how to get what is missing',
+    example='hypergrid doctor --data_source=files:DIR',
+    epilog='Exit code 0 when everything needed is there, 1 otherwise.',
+  )
+  parser.add_argument(
+    '--data_source', metavar='SOURCE', help=f'check this too: {_SOURCE_HELP}'
+  )
+
+
+def _step(text: str) -> int | str:
+  return text if text == 'best' else int(text)
+
+
+def _step_or_all(text: str) -> int | str:
+  return text if text == 'all' else _step(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+  return tuple(name.strip() for name in text.split(',') if name.strip())
+
+
+def _positive(text: str) -> int:
+  value = int(text)
+  if value < 1:
+    raise ValueError(text)
+  return value

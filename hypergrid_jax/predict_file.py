@@ -1,0 +1,262 @@
+"""`hypergrid predict`: a file of rows to a file of predictions.
+
+Rows are read twice: once to check every one of them before the model is loaded,
+and once to predict, some thousand at a time. Predictions are appended to
+`OUTPUT.partial`, which becomes OUTPUT when it is whole; beside it,
+`OUTPUT.partial.json` says what it is made from, so that a run that was stopped
+can go on.
+"""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+from typing import Any
+
+from rich.console import Console
+
+from hypergrid_jax import (
+  atomic_files,
+  errors,
+  inference,
+  prediction_rows,
+  predictions,
+  progress,
+)
+from hypergrid_jax.run_setup import Run
+
+# Rows that are formatted at once: each call of a task's preprocessors costs a
+# quarter of a second, however few rows it is given.
+_FORMATTED = 4096
+_BATCHES_WRITTEN = 16  # decoded between two writes
+
+
+def predict_file(
+  run: Run,
+  model_dir: str | os.PathLike[str],
+  source: str | os.PathLike[str],
+  output: str | os.PathLike[str],
+  *,
+  step: int | str = 'best',
+  overwrite: bool = False,
+  resume: bool = False,
+  console: Console,
+) -> None:
+  """Predicts the rows of a file, in order.
+
+  Args:
+    run: the run's own configuration.
+    model_dir: the run's directory.
+    source: JSON lines, see `prediction_rows`.
+    output: JSON lines, see `prediction_rows.answer`.
+    step: a step number or 'best'.
+    overwrite: whether to replace an output, whole or partial.
+    resume: whether to go on with a partial output.
+    console: for what a person sees.
+
+  Raises:
+    UserError: a row is not as it should be; the output exists, or belongs to
+      other rows or another checkpoint. Nothing that was there is changed.
+  """
+  source, output = pathlib.Path(source), pathlib.Path(output)
+  _check_output(source, output, overwrite=overwrite, resume=resume)
+  tasks = inference.tasks_of_run(run, model_dir)
+  total = sum(1 for _ in prediction_rows.read(source, tasks))
+  if not total:
+    raise errors.UserError(f'{source}: there are no rows in it.')
+  if output.exists() and resume:
+    _check_whole(output, prediction_rows.read(source, tasks), total)
+    _say(console, f'{output} has the predictions of all {total:,} rows already')
+    return
+  model = inference.LoadedModel(run, model_dir, step=step)
+  origin = {
+    'input': _digest(source),
+    'rows': total,
+    'model': model.fingerprint,
+    'step': model.step,
+    'max_decode_length': model.max_decode_length,
+  }
+  with _storage_errors(output):
+    rows = prediction_rows.read(source, tasks)
+    done = _begin(output, origin, rows, resume=resume)
+    with progress.bar(console, 'predicting', total, done=done) as bar:
+      for row_answers in _answers(model, rows):
+        if not done:  # before this, nothing is worth going on with
+          _write_origin(output, origin)
+        _append(_partial(output), row_answers)
+        done += len(row_answers)
+        bar.update(done)
+    os.replace(_partial(output), output)
+    _origin(output).unlink()
+  _say(console, f'{total:,} predictions of step {model.step} are in {output}')
+
+
+def _say(console: Console, text: str):
+  console.print(f'{text}.', highlight=False, markup=False, soft_wrap=True)
+
+
+def _partial(output: pathlib.Path) -> pathlib.Path:
+  return output.with_name(f'{output.name}.partial')
+
+
+def _origin(output: pathlib.Path) -> pathlib.Path:
+  return output.with_name(f'{output.name}.partial.json')
+
+
+def _check_output(
+  source: pathlib.Path, output: pathlib.Path, *, overwrite: bool, resume: bool
+):
+  """Refuses to lose what is there."""
+  if overwrite and resume:
+    raise errors.UserError('--overwrite and --resume exclude each other.')
+  if output.is_dir():
+    raise errors.UserError(f'{output} is a directory; expected a file name.')
+  if output.exists() and source.exists() and output.samefile(source):
+    raise errors.UserError(f'{output} is the input; name another output.')
+  if output.exists() and not (overwrite or resume):
+    raise errors.UserError(
+      f'{output} exists already. Name another output, or pass --overwrite to'
+      ' replace it.'
+    )
+  if _partial(output).exists() and not (overwrite or resume):
+    raise errors.UserError(
+      f'{_partial(output)} was left by a run that was stopped. Pass --resume to'
+      ' go on with it, or --overwrite to start anew.'
+    )
+
+
+def _digest(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _begin(
+  output: pathlib.Path,
+  origin: Mapping[str, Any],
+  rows: Iterator[prediction_rows.Row],
+  *,
+  resume: bool,
+) -> int:
+  """Makes the partial output ready, and skips the rows that it has.
+
+  Returns:
+    How many rows it has.
+  """
+  partial = _partial(output)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  if resume and partial.exists():
+    _check_origin(output, origin)
+    return _skip(partial, rows)
+  partial.unlink(missing_ok=True)
+  return 0
+
+
+def _write_origin(output: pathlib.Path, origin: Mapping[str, Any]):
+  text = predictions.to_json(dict(origin), indent=2)
+  atomic_files.write_text(_origin(output), [text, '\n'])
+
+
+def _check_origin(output: pathlib.Path, origin: Mapping[str, Any]):
+  """Refuses to go on with what was made from something else."""
+  path = _origin(output)
+  try:
+    there = json.loads(path.read_bytes())
+    different = [name for name in origin if there.get(name) != origin[name]]
+  except (OSError, ValueError, AttributeError) as error:
+    raise errors.UserError(
+      f'{path} cannot be read ({error}), so that it is not known what'
+      f' {_partial(output).name} was made from. Pass --overwrite to start anew.'
+    ) from error
+  if different:
+    raise errors.UserError(
+      f'{_partial(output)} was made from something else: it differs in'
+      f' {", ".join(different)}. Pass --overwrite to start anew, or name'
+      ' another output.'
+    )
+
+
+def _check_whole(
+  output: pathlib.Path, rows: Iterator[prediction_rows.Row], total: int
+):
+  """Refuses an output that is not of these rows."""
+  done, size = _answered(output, rows)
+  if done != total or size != output.stat().st_size:
+    raise errors.UserError(
+      f'{output} has predictions for {done:,} of {total:,} rows of the input.'
+      ' Name another output, or pass --overwrite to replace it.'
+    )
+
+
+def _skip(partial: pathlib.Path, rows: Iterator[prediction_rows.Row]) -> int:
+  """Reads over the rows whose predictions are there; cuts a torn last line."""
+  done, size = _answered(partial, rows)
+  os.truncate(partial, size)
+  return done
+
+
+def _answered(
+  path: pathlib.Path, rows: Iterator[prediction_rows.Row]
+) -> tuple[int, int]:
+  """Returns how many rows have an answer in a file, and in how many bytes."""
+  done = size = 0
+  with path.open('rb') as file:
+    for line in file:
+      if not line.endswith(b'\n'):
+        break
+      row = next(rows, None)
+      if row is None or not _answers_row(line, row):
+        raise errors.UserError(
+          f'{path}:{done + 1}: this is no prediction for row {done + 1} of the'
+          ' input. Name another output, or pass --overwrite to start anew.'
+        )
+      done += 1
+      size += len(line)
+  return done, size
+
+
+def _answers_row(line: bytes, row: prediction_rows.Row) -> bool:
+  try:
+    answer = json.loads(line)
+    return (answer['id'], answer['task']) == (row.id, row.task.name)
+  except (ValueError, KeyError, TypeError):
+    return False
+
+
+def _answers(
+  model: inference.LoadedModel, rows: Iterator[prediction_rows.Row]
+) -> Iterator[list[dict[str, Any]]]:
+  """Yields the answers to all rows, in order, some at a time."""
+  while formatted := list(itertools.islice(rows, _FORMATTED)):
+    inputs = model.inputs(formatted)
+    size = _BATCHES_WRITTEN * model.batch_size
+    for start in range(0, len(formatted), size):
+      part = formatted[start : start + size]
+      made = inputs[start : start + size]
+      texts = model.texts(part, [ids for _, ids in made])
+      yield [
+        prediction_rows.answer(row, text, prediction)
+        for row, (text, _), prediction in zip(part, made, texts, strict=True)
+      ]
+
+
+def _append(path: pathlib.Path, rows: list[dict[str, Any]]):
+  with path.open('a', encoding='utf-8', newline='\n') as file:
+    file.writelines(predictions.to_json(row) + '\n' for row in rows)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _storage_errors(output: pathlib.Path) -> Iterator[None]:
+  """Says what to do when the output cannot be written."""
+  try:
+    yield
+  except OSError as error:
+    raise errors.UserError(
+      f'{output} cannot be written ({error.strerror}). Make room, or name'
+      ' another output; --resume goes on with what is in'
+      f' {_partial(output).name}.'
+    ) from error

@@ -1,0 +1,183 @@
+"""What each verb of the `hypergrid` command calls.
+
+A verb turns its flags into one call. Everything else is imported inside it, so
+that `--help` stays quick and no verb pays for another.
+"""
+
+import argparse
+import os
+import pathlib
+import typing
+from typing import Any
+
+if typing.TYPE_CHECKING:
+  from rich.console import Console
+
+  from hypergrid_jax.configuration import RunConfig
+
+PLAIN_WIDTH = 120  # columns of a table that is not written to a terminal
+
+
+def train(options: argparse.Namespace) -> int:
+  """Trains a run and evaluates it."""
+  from hypergrid_jax import configuration
+
+  run = _configured(options)
+
+  from hypergrid_jax import experiment
+
+  experiment.train(
+    run,
+    _model_dir(options),
+    config_text=configuration.operative_config(run),
+    fresh=options.fresh,
+    console=_console(),
+  )
+  return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+  """Evaluates checkpoints of a run."""
+  run = _run_of_directory(options)
+
+  from hypergrid_jax import experiment
+
+  experiment.evaluate(
+    run,
+    options.model_dir,
+    step=options.step,
+    split=options.split,
+    tasks=options.tasks,
+    limit=options.limit,
+    console=_console(),
+  )
+  return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+  """Predicts the rows of a file."""
+  run = _run_of_directory(options)
+
+  from hypergrid_jax import predict_file
+
+  predict_file.predict_file(
+    run,
+    options.model_dir,
+    options.input,
+    options.output,
+    step=options.step,
+    overwrite=options.overwrite,
+    resume=options.resume,
+    console=_console(),
+  )
+  return 0
+
+
+def tokenize(options: argparse.Namespace) -> int:
+  """Builds the token stores of a run."""
+  run = _configured(options)
+
+  from hypergrid_jax import tokenization
+
+  tokenization.tokenize(
+    run, _model_dir(options), test=options.test, console=_console()
+  )
+  return 0
+
+
+def list_tasks(options: argparse.Namespace) -> int:
+  """Lists the tasks."""
+  from hypergrid_jax import task_pages
+
+  _load_task_files(options)
+  _console().print(task_pages.overview(options.data_source))
+  return 0
+
+
+def show_task(options: argparse.Namespace) -> int:
+  """Shows examples of one task."""
+  from hypergrid_jax import task_pages
+
+  _load_task_files(options)
+  task_pages.show(options.name, split=options.split, **_page_options(options))
+  return 0
+
+
+def check_task(options: argparse.Namespace) -> int:
+  """Checks the data of a task, or of all tasks of a file."""
+  from hypergrid_jax import task_pages
+
+  _load_task_files(options)
+  for name in task_pages.resolve(options.name):
+    task_pages.check(name, **_page_options(options))
+  return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+  """Checks the installation."""
+  from hypergrid_jax import doctor as doctor_lib
+
+  return doctor_lib.report(options.data_source, console=_console())
+
+
+def _configured(options: argparse.Namespace) -> 'RunConfig':
+  """The run of gin files, bindings and flags."""
+  from hypergrid_jax import configuration
+
+  return configuration.parse(
+    options.gin_file, options.bindings, _flags(options)
+  )
+
+
+def _run_of_directory(options: argparse.Namespace) -> 'RunConfig':
+  """The run that a directory holds, with what bindings and flags change."""
+  from hypergrid_jax import configuration, run_directory
+
+  run_directory.read_facts(options.model_dir)
+  config = os.path.join(options.model_dir, 'config.gin')
+  return configuration.parse([config], options.bindings, _flags(options))
+
+
+def _model_dir(options: argparse.Namespace) -> str:
+  stem = pathlib.Path(options.gin_file[-1]).stem
+  return options.model_dir or os.path.join('runs', stem)
+
+
+def _flags(options: argparse.Namespace) -> dict[str, str | list[str] | None]:
+  from hypergrid_jax import configuration
+
+  return {flag: getattr(options, flag) for flag in configuration.FLAGS}
+
+
+def _load_task_files(options: argparse.Namespace):
+  from hypergrid_jax.tasks import task_files
+
+  task_files.load(options.task_file or ())
+
+
+def _page_options(options: argparse.Namespace) -> dict[str, Any]:
+  """What `tasks show` and `tasks check` have in common."""
+  from hypergrid_jax.data import config
+
+  given = {
+    name: value
+    for name in ('inputs_length', 'targets_length')
+    if (value := getattr(options, name)) is not None
+  }
+  return {
+    'source': options.data_source,
+    'vocabulary': options.vocab,
+    'num': options.num,
+    'lengths': config.DataConfig(mixture=options.name, **given).lengths,
+    'token_dir': options.token_dir,
+    'console': _console(),
+  }
+
+
+def _console() -> 'Console':
+  from rich.console import Console
+
+  console = Console()
+  if console.is_terminal or 'COLUMNS' in os.environ:
+    return console
+  return Console(width=PLAIN_WIDTH)

@@ -1,0 +1,38 @@
+"""Runs the command on something malformed, and watches what it leaves."""
+
+import pathlib
+
+from hypergrid_jax import cli
+
+
+def files(directory):
+  """The bytes of every file below a directory, by path."""
+  return {
+    str(path.relative_to(directory)): path.read_bytes()
+    for path in sorted(pathlib.Path(directory).rglob('*'))
+    if path.is_file()
+  }
+
+
+def refusal(capsys, arguments):
+  """Runs the command in the working directory; returns its one message.
+
+  It must exit with 2, say one thing without a traceback, and leave every file
+  as it was, without new ones.
+  """
+  before = files('.')
+  code = cli.main(list(arguments))
+  said = capsys.readouterr().err
+  assert code == 2, (code, said)
+  assert said.startswith('hypergrid: ')
+  assert 'Traceback' not in said
+  assert files('.') == before
+  return said.removeprefix('hypergrid: ')
+
+
+def write(path, content):
+  """Writes text or bytes, and the directories above."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  data = content.encode() if isinstance(content, str) else content
+  path.write_bytes(data)

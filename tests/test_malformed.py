@@ -1,0 +1,304 @@
+"""Malformed files of rows, and sources that are not there.
+
+Each through the command: exit code 2, one message that says where, no
+traceback, and no file written or changed. test_malformed_settings has
+vocabularies, settings and directories, test_malformed_tasks task files, and
+test_malformed_rows rows to predict.
+"""
+
+import gzip
+import json
+import os
+
+import pytest
+
+from tests.refusals import refusal, write
+
+SST2 = '{"sentence": "a film", "label": 1, "idx": 0}\n'
+TSV = 'sentence\tlabel\tidx\na film\t1\t0\n'
+CSV = 'sentence,label,idx\na film,1,0\n'
+WSC = {
+  'text': 'Ann met Sue because she was lost .',
+  'span1_index': 0,
+  'span1_text': 'Ann',
+  'span2_index': 4,
+  'span2_text': 'she',
+  'idx': 0,
+  'label': 1,
+}
+MULTIRC = {
+  'paragraph': 'It rained.',
+  'question': 'Did it rain?',
+  'answer': 'yes',
+  'idx': {'paragraph': 0, 'question': 0, 'answer': 0},
+  'label': 1,
+}
+RECORD = {
+  'passage': 'Ann met Sue.',
+  'query': '@placeholder met Sue.',
+  'entities': ['Ann', 'Sue'],
+  'answers': ['Ann'],
+  'idx': {'passage': 0, 'query': 0},
+}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+
+
+def changed(row, **values):
+  return json.dumps({**row, **values})
+
+
+# Name of the file below d/glue/sst2, its content, and what the message says.
+SST2_FILES = {
+  'not JSON': ('validation.jsonl', SST2 + '{"sentence": "b"', ['jsonl:2']),
+  'text after the object': ('validation.jsonl', SST2 + SST2[:-1] + 'x', [':2']),
+  'an array': ('validation.jsonl', SST2 + '["b", 1, 1]\n', [':2', 'a list']),
+  'one array around all': ('validation.jsonl', f'[\n{SST2}]\n', ['jsonl:1']),
+  'a number': ('validation.jsonl', '5\n', [':1', 'a whole number']),
+  'NaN': (
+    'validation.jsonl',
+    SST2 + '{"sentence": "b", "label": NaN, "idx": 1}\n',
+    [':2', 'NaN is not JSON'],
+  ),
+  'nested too deeply': ('validation.jsonl', '[' * 100_000, [':1']),
+  'a number for a text': (
+    'validation.jsonl',
+    SST2 + '{"sentence": 5, "label": 1, "idx": 1}\n',
+    [':2', "field 'sentence'", 'expected text', '5'],
+  ),
+  'null for a text': (
+    'validation.jsonl',
+    '{"sentence": null, "label": 1, "idx": 1}\n',
+    [':1', "field 'sentence'", 'null'],
+  ),
+  'a text for a label': (
+    'validation.jsonl',
+    '{"sentence": "b", "label": "positive", "idx": 1}\n',
+    [':1', "field 'label'", 'positive'],
+  ),
+  'true for a label': (
+    'validation.jsonl',
+    '{"sentence": "b", "label": true, "idx": 1}\n',
+    [':1', "field 'label'"],
+  ),
+  'a label out of range': (
+    'validation.jsonl',
+    '{"sentence": "b", "label": 2, "idx": 1}\n',
+    [':1', "field 'label'", '2 is out of range'],
+  ),
+  'no label outside the test split': (
+    'validation.jsonl',
+    '{"sentence": "b", "label": -1, "idx": 1}\n',
+    [':1', "field 'label'", '-1 is out of range'],
+  ),
+  'a field that is missing': (
+    'validation.jsonl',
+    '{"sentense": "b", "label": 1, "idx": 1}\n',
+    [':1', "'sentence' is missing", "Did you mean 'sentense'"],
+  ),
+  'an index beyond 32 bits': (
+    'validation.jsonl',
+    '{"sentence": "b", "label": 1, "idx": 4294967296}\n',
+    [':1', "field 'idx'", '32 bits'],
+  ),
+  'half of a surrogate pair': (
+    'validation.jsonl',
+    '{"sentence": "b\\ud800", "label": 1, "idx": 1}\n',
+    [':1', "field 'sentence'", 'surrogate'],
+  ),
+  'Latin-1': (
+    'validation.jsonl',
+    SST2.encode() + SST2.replace('film', 'café').encode('latin-1'),
+    [':2', 'not UTF-8', '0xe9'],
+  ),
+  'UTF-16': ('validation.jsonl', SST2.encode('utf-16'), [':1', 'not UTF-8']),
+  'a gzip file cut off': (
+    'validation.jsonl.gz',
+    gzip.compress(SST2.encode() * 9)[:-9],
+    ['validation.jsonl.gz', 'damaged or cut off'],
+  ),
+  'a gzip file with a wrong checksum': (
+    'validation.jsonl.gz',
+    gzip.compress(SST2.encode())[:-8] + bytes(8),
+    ['validation.jsonl.gz', 'damaged'],
+  ),
+  'a .gz file that is no gzip': (
+    'validation.jsonl.gz',
+    SST2,
+    ['validation.jsonl.gz:1', 'damaged'],
+  ),
+  'gzip without .gz': (
+    'validation.jsonl',
+    gzip.compress(SST2.encode()),
+    [':1', 'not UTF-8'],
+  ),
+  'an empty file': ('validation.jsonl', '', ['no rows']),
+  'blank lines alone': ('validation.jsonl', '\n\n \n', ['no rows']),
+  'a table of JSON lines': ('validation.tsv', SST2, ['no rows']),
+  'a header alone': ('validation.tsv', TSV.splitlines()[0], ['no rows']),
+  'a row of a TSV too short': (
+    'validation.tsv',
+    TSV + 'b\t1\n',
+    ['validation.tsv:3', '2 fields', 'sentence, label, idx'],
+  ),
+  'a tab inside a TSV field': (
+    'validation.tsv',
+    TSV + '"a\tfilm"\t1\t0\n',
+    ['validation.tsv:3', '4 fields'],
+  ),
+  'two columns of one name': (
+    'validation.tsv',
+    TSV.replace('idx', 'label'),
+    ['validation.tsv:1', "'label' is named twice"],
+  ),
+  'columns of something else': (
+    'validation.tsv',
+    TSV.replace('sentence', 'text'),
+    ['validation.tsv:2', "'sentence' is missing", "'text'"],
+  ),
+  'a table without a header': (
+    'validation.tsv',
+    'a film\t1\t0\nb film\t0\t1\n',
+    ['validation.tsv:2', "'sentence' is missing"],
+  ),
+  'a word for a label in a table': (
+    'validation.tsv',
+    TSV + 'b\tgood\t1\n',
+    ['validation.tsv:3', "field 'label'", 'good'],
+  ),
+  'a stray quote in a CSV': (
+    'validation.csv',
+    CSV + '"a "good" film",1,0\n',
+    ['validation.csv:3', 'not valid CSV'],
+  ),
+  'an open quote in a CSV': (
+    'validation.csv',
+    CSV + '"a film,1,0\n',
+    ['validation.csv:3', 'not valid CSV'],
+  ),
+  'a comma too many in a CSV': (
+    'validation.csv',
+    CSV + 'a, good film,1,0\n',
+    ['validation.csv:3', '4 fields'],
+  ),
+}
+
+
+@pytest.mark.parametrize('case', SST2_FILES)
+def test_a_file_of_rows(capsys, case):
+  name, content, fragments = SST2_FILES[case]
+  write(f'd/glue/sst2/{name}', content)
+  check_data(capsys, 'glue_sst2', fragments)
+
+
+def check_data(capsys, task, fragments):
+  said = refusal(
+    capsys,
+    ['tasks', 'check', task, '--data_source=files:d', '--vocab=bytes'],
+  )
+  for fragment in fragments:
+    assert fragment in said
+  return said
+
+
+@pytest.mark.parametrize(
+  ('task', 'row', 'fragments'),
+  [
+    (
+      'glue_stsb',
+      '{"sentence1": "a", "sentence2": "b", "label": 5.5, "idx": 0}',
+      ["field 'label'", '5.5 is out of range'],
+    ),
+    (
+      'super_glue_wsc',
+      changed(WSC, span2_index=5),
+      ["'span2_index' 5", "'was'", "'she'"],
+    ),
+    ('super_glue_wsc', changed(WSC, span2_index=99), ['expected 1 to 7']),
+    (
+      'super_glue_multirc',
+      changed(MULTIRC, idx={'paragraph': 0, 'answer': 0}),
+      ["'idx/question' is missing"],
+    ),
+    (
+      'super_glue_multirc',
+      changed(MULTIRC, idx=7),
+      ["'idx/paragraph' is miss"],
+    ),
+    (
+      'super_glue_record',
+      changed(RECORD, answers='Ann'),
+      ["field 'answers'", 'a list of texts'],
+    ),
+    ('super_glue_record', changed(RECORD, answers=[]), ['the list is empty']),
+    (
+      'super_glue_record',
+      changed(RECORD, entities=['Ann', 5]),
+      ["field 'entities', item 1", '5'],
+    ),
+  ],
+)
+def test_rows_of_other_tasks(capsys, task, row, fragments):
+  benchmark, _, config = task.rpartition('_')
+  write(f'd/{benchmark}/{config}/validation.jsonl', row + '\n')
+  check_data(capsys, task, ['validation.jsonl:1', *fragments])
+
+
+class TestWhereFilesAre:
+  def test_two_files_for_one_split(self, capsys):
+    write('d/glue/sst2/validation.jsonl', SST2)
+    write('d/glue/sst2/validation.tsv', TSV)
+    check_data(
+      capsys, 'glue_sst2', ['validation.jsonl, validation.tsv', 'Keep one']
+    )
+
+  def test_a_directory_in_place_of_a_file(self, capsys):
+    os.makedirs('d/glue/sst2/validation.jsonl')
+    check_data(capsys, 'glue_sst2', ['files:d has no split of glue_sst2'])
+
+  def test_a_file_that_says_it_is_partial(self, capsys):
+    write('d/glue/sst2/validation.partial.jsonl', SST2)
+    check_data(capsys, 'glue_sst2', ['files:d has no split of glue_sst2'])
+
+  def test_a_split_that_is_not_there(self, capsys):
+    write('d/glue/sst2/validation.jsonl', SST2)
+    said = refusal(
+      capsys,
+      ['tasks', 'show', 'glue_sst2', '--data_source=files:d', '--split=train'],
+    )
+    assert 'no train of glue_sst2. It has validation' in said
+
+  def test_a_training_set_that_is_not_there(self, capsys):
+    write('d/glue/sst2/validation.jsonl', SST2)
+    write('d/glue/sst2/train.partial.jsonl', SST2)
+    said = refusal(
+      capsys,
+      [
+        *('tokenize', '--gin_file=gin/runs/quickstart.gin'),
+        *('data.mixture=glue_sst2', '--data_source=files:d'),
+      ],
+    )
+    assert "glue_sst2, split 'train': no file" in said
+    assert 'train.partial.jsonl is incomplete by its name' in said
+
+  @pytest.mark.parametrize(
+    ('source', 'fragment'),
+    [
+      ('smaple', "Did you mean 'sample'"),
+      ('', "Unknown data source ''"),
+      ('files:', "'files:DIR'"),
+      ('files:nowhere', 'nowhere is not a directory'),
+      ('files:file', 'file is not a directory'),
+      ('FILES:d', "Did you mean 'files'"),
+      ('d', "Expected 'sample', 'tfds', or 'files:DIR'"),
+    ],
+  )
+  def test_a_source(self, capsys, source, fragment):
+    write('file', 'x')
+    os.mkdir('d')
+    for arguments in (['list'], ['check', 'glue_sst2']):
+      said = refusal(capsys, ['tasks', *arguments, f'--data_source={source}'])
+      assert fragment in said

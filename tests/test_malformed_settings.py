@@ -1,0 +1,168 @@
+"""Malformed vocabularies, settings of the data, and directories for tokens.
+
+Each through the command: exit code 2, one message that says where, no
+traceback, and no file written or changed.
+"""
+
+import gzip
+import os
+import pathlib
+
+import pytest
+
+from hypergrid_jax.data import vocabularies
+from tests.refusals import refusal, write
+
+SST2 = '{"sentence": "a film", "label": 1, "idx": 0}\n'
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+
+
+def tokenize(capsys, *arguments):
+  return refusal(
+    capsys, ['tokenize', '--gin_file=gin/runs/quickstart.gin', *arguments]
+  )
+
+
+SAMPLE_MODEL = pathlib.Path(vocabularies.vocabulary_path('sample')).read_bytes()
+VOCABULARIES = {
+  'nothing': (None, 'there is no such file'),
+  'an empty file': (b'', 'holds no pieces'),
+  'a list of pieces': (b'<pad>\t0\n</s>\t0\n<unk>\t0\n', 'not a SentencePiece'),
+  'JSON': (b'{"model": {"type": "Unigram"}}', 'not a SentencePiece model'),
+  'half of a model': (
+    SAMPLE_MODEL[: len(SAMPLE_MODEL) // 2],
+    'not a SentencePiece model',
+  ),
+  'a model without its last byte': (SAMPLE_MODEL[:-1], 'not a SentencePiece'),
+  'a model with bytes before it': (b'\0\0' + SAMPLE_MODEL, 'not a Sentence'),
+  'a compressed model': (gzip.compress(SAMPLE_MODEL), 'not a SentencePiece'),
+}
+
+
+class TestVocabularies:
+  @pytest.mark.parametrize('case', VOCABULARIES)
+  def test_a_file_that_is_no_model(self, capsys, case):
+    content, fragment = VOCABULARIES[case]
+    if content is not None:
+      write('v.model', content)
+    for verb in (['tasks', 'show'], ['tasks', 'check']):
+      said = refusal(capsys, [*verb, 'glue_sst2', '--vocab=v.model'])
+      assert said.startswith('Vocabulary v.model')
+      assert fragment in said
+    assert 'Vocabulary v.model' in tokenize(capsys, '--vocab=v.model')
+
+  def test_a_directory(self, capsys):
+    os.mkdir('v.model')
+    assert 'Vocabulary v.model is a directory' in tokenize(
+      capsys, '--vocab=v.model'
+    )
+
+  @pytest.mark.parametrize('place', range(0, len(SAMPLE_MODEL), 331))
+  def test_a_flipped_byte_never_ends_in_a_traceback(self, capsys, place):
+    """It may be another model that is as good: then the split is refused."""
+    damaged = bytearray(SAMPLE_MODEL)
+    damaged[place] ^= 0xFF
+    write('v.model', bytes(damaged))
+    refusal(
+      capsys,
+      ['tasks', 'show', 'glue_sst2', '--vocab=v.model', '--split=nowhere'],
+    )
+
+
+@pytest.mark.parametrize(
+  ('binding', 'fragments'),
+  [
+    ('mixture=glu', ["'glu'", "Did you mean 'glue'"]),
+    ('mixture=()', ['data.mixture', 'expected']),
+    ('mixture=5', ['got 5']),
+    ('mixture=("glue_sst2", "glue_sst")', ["'glue_sst'"]),
+    ('mixture=("glue_sst2", "glue_sst2")', ['glue_sst2 more than once']),
+    ('task_files=x.toml', ["got 'x.toml'", 'a tuple']),
+    ('task_files=("",)', ['data.task_files', 'non-empty']),
+    ('task_files=("x.toml",)', ['x.toml', 'no such file']),
+    ('source=smaple', ['data.source', "'smaple'"]),
+    ('source=5', ['got 5', 'a string']),
+    ('vocabulary=None', ['got None']),
+    ('vocabulary=""', ['data.vocabulary']),
+    ('inputs_length=1', ['data.inputs_length is 1', 'at least 2']),
+    ('inputs_length=12.5', ['got 12.5', 'an integer']),
+    ('targets_length=0', ['data.targets_length is 0']),
+    ('targets_length=None', ['got None']),
+    ('row_length=63', ['data.row_length = 63 is shorter', 'inputs_length']),
+    ('row_targets_length=4', ['data.row_targets_length = 4 is shorter']),
+    ('row_length="long"', ["got 'long'"]),
+    ('max_segments=0', ['data.max_segments is 0', 'at least 1']),
+    ('batch_size=0', ['data.batch_size is 0']),
+    ('batch_size=-24', ['data.batch_size is -24']),
+    ('pack=yes', ["got 'yes'", 'True or False']),
+    ('pack=1', ['got 1', 'True or False']),
+    ('protocol=t4', ["'t4'", "'t5'"]),
+    ('mixing=equally', ["'equally'", "Did you mean 'equal'"]),
+    ('rate_cap=0', ['data.rate_cap is 0']),
+    ('rate_cap=1e6', ['got 1000000.0']),
+    ('temperature=0', ['data.temperature is 0']),
+    ('temperature=hot', ["got 'hot'", 'a number']),
+    ('temperature=1e999', ['data.temperature is inf']),
+    ('weights=[1, 2]', ['got [1, 2]', 'a dictionary']),
+    ('weights={}', ['data.weights']),
+    ('weights={"glue_sst2": -1.0}', ["data.weights['glue_sst2'] is -1.0"]),
+    ('weights={"glue_sst2": 0.0}', ['all 0']),
+    ('weights={"glue_sst2": "x"}', ["'x'"]),
+    ('missing_train=skipped', ["Did you mean 'skip'"]),
+    ('token_dir=""', ['data.token_dir']),
+    ('token_dir=5', ['got 5']),
+    ('sources=sample', ["no field 'sources'", "Did you mean 'source'"]),
+  ],
+)
+def test_a_setting_of_the_data(capsys, binding, fragments):
+  said = tokenize(capsys, f'data.{binding}')
+  for fragment in fragments:
+    assert fragment in said
+  name, _, value = binding.partition('=')
+  write(
+    'bad.gin',
+    f"include 'gin/runs/quickstart.gin'\n\ndata.{name} = {quoted(value)}\n",
+  )
+  said = refusal(capsys, ['tokenize', '--gin_file=bad.gin'])
+  for fragment in fragments:
+    assert fragment in said
+
+
+def quoted(value):
+  """In a gin file, a bare word needs quotes."""
+  is_word = value[0].isalpha() and value != 'None'
+  return f"'{value}'" if is_word else value
+
+
+class TestTokenDirectories:
+  @pytest.mark.parametrize(
+    ('made', 'directory'),
+    [
+      ('file', 'file'),
+      ('file', 'file/tokens'),
+      ('tokens/glue_sst2', 'tokens'),
+      (None, '/proc/tokens'),
+      (None, '/dev/null'),
+    ],
+  )
+  def test_one_that_cannot_be_written(self, capsys, made, directory):
+    if made:
+      write(made, 'mine')
+    write('d/glue/sst2/validation.jsonl', SST2)
+    said = refusal(
+      capsys,
+      [
+        *('tasks', 'show', 'glue_sst2', '--vocab=bytes'),
+        *('--data_source=files:d', f'--token_dir={directory}'),
+      ],
+    )
+    assert directory in said
+
+  def test_a_run_directory_that_is_a_file(self, capsys):
+    write('runs/mine', 'x')
+    said = tokenize(capsys, '--model_dir=runs/mine')
+    assert 'runs/mine' in said

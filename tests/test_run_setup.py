@@ -1,0 +1,92 @@
+"""What a configuration makes before any data is read."""
+
+import json
+import pathlib
+import types
+
+import pytest
+
+from hypergrid_jax import configuration, errors, run_setup, summary
+
+RUN = (
+  ['gin/models/tiny.gin', 'gin/mixtures/glue.gin'],
+  ('data.vocabulary=sample', 'train.num_steps=1', 'data.inputs_length=64'),
+)
+
+
+def build(*bindings):
+  run = configuration.parse(RUN[0], (*RUN[1], *bindings))
+  return run_setup.build(run, 100, num_tasks=7)[0]
+
+
+BOTH = 'run.method=(@HyperGrid(), @CAMTL())'
+
+
+def test_parameters_of_methods_together_are_reported_as_one_sum():
+  added, per_task = zip(
+    *(
+      (counts['added'], counts['per_task'])
+      for counts in (
+        summary.parameter_counts(model, {})
+        for model in (
+          build('run.method=HyperGrid', 'HyperGrid.state=task'),
+          build('run.method=CAMTL'),
+          build(BOTH, 'HyperGrid.state=task'),
+        )
+      )
+    ),
+    strict=True,
+  )
+  assert added[2] == added[0] + added[1]
+  d = configuration.parse(*RUN).model.d_model
+  assert per_task == (2 * d, d, 3 * d)  # HyperGrid has a table in each stack
+
+
+def test_examples_longer_than_what_a_method_has_parameters_for_are_refused():
+  build('run.method=CAMTL', 'CAMTL.max_length=64')
+  build('run.method=CAMTL', 'CAMTL.max_length=63', 'CAMTL.attention=None')
+  with pytest.raises(
+    errors.UserError, match=r'inputs_length = 64, .* max_length = 63 .* to 64,'
+  ):
+    build(BOTH, 'CAMTL.max_length=63')
+
+
+def test_the_identity_of_a_run_names_all_its_methods():
+  def described(*bindings):
+    run = configuration.parse(RUN[0], (*RUN[1], *bindings))
+    model, mesh, tx = run_setup.build(run, 100, num_tasks=7)
+    corpus = types.SimpleNamespace(
+      vocabulary=types.SimpleNamespace(fingerprint='f'), task_ids={}, train={}
+    )
+    setup = run_setup.Setup(run, pathlib.Path(), corpus, model, mesh, tx)
+    return json.loads(json.dumps(setup.identity['method']))
+
+  both = described(BOTH, 'CAMTL.window=9', 'HyperGrid.grid_rows=4')
+  assert [one['name'] for one in both] == ['HyperGridConfig', 'CAMTLConfig']
+  assert (both[0]['grid_rows'], both[1]['window']) == (4, 9)
+  assert both[1] == described('run.method=CAMTL', 'CAMTL.window=9')
+  assert described() is None
+
+
+@pytest.mark.parametrize(
+  ('bindings', 'noted'),
+  [
+    ((), False),
+    (('train.trainable=added_and_norms',), True),
+    (
+      ('train.trainable=added_and_norms', 'train.initial_checkpoint=before'),
+      False,
+    ),
+  ],
+)
+def test_freezing_random_values_is_noted(bindings, noted):
+  run = configuration.parse(
+    RUN[0], (*RUN[1], 'run.method=HyperGrid', *bindings)
+  )
+  corpus = types.SimpleNamespace(notes=('one',))
+  model, mesh, tx = run_setup.build(run, 100, num_tasks=7)
+  setup = run_setup.Setup(run, pathlib.Path(), corpus, model, mesh, tx)
+  expected = ("trainable is 'added_and_norms' and there is no",) * noted
+  assert len(setup.notes) == 1 + noted
+  for note, text in zip(setup.notes, ('one', *expected), strict=True):
+    assert text in note
