@@ -144,7 +144,7 @@ def _labels(read: Read, vocabulary: Any) -> Iterator[str]:
 def _contradictions(read: Read) -> Iterator[str]:
   for split in read.splits:
     found = split_facts.repeats_within(split)
-    if found.other and read.labelled(split):
+    if found.other:
       first, second = found.other_example
       yield (
         f'{split.name}: the inputs of an earlier example with another target'

@@ -8,6 +8,7 @@ import sys
 # Before anything imports TensorFlow; a hundred lines otherwise.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
+import hypothesis
 import jax
 import jaxtyping
 import pytest
@@ -20,6 +21,9 @@ def pytest_configure():
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', NUM_DEVICES)
   jax.config.update('jax_numpy_rank_promotion', 'raise')
+  # No test is timed: a busy machine is not a failure.
+  hypothesis.settings.register_profile('untimed', deadline=None)
+  hypothesis.settings.load_profile('untimed')
 
 
 def pytest_runtest_setup(item):

@@ -175,6 +175,7 @@ def test_a_run_killed_before_its_new_name_needs_no_model_again(
     ('step', r'it differs in model\. Pass --overwrite'),
     ('length', r'it differs in max_decode_length'),
     ('swapped', r'answers\.jsonl\.partial:2: this is no prediction for row 2'),
+    ('a task', r'answers\.jsonl\.partial:1: this is no prediction for row 1'),
     ('a word', r'answers\.jsonl\.partial:1: this is no prediction'),
     ('origin gone', r'partial\.json cannot be read'),
     ('origin cut', r'partial\.json cannot be read'),
@@ -198,6 +199,8 @@ def test_what_belongs_to_something_else_is_not_gone_on_with(
     monkeypatch.setattr(Model, 'max_decode_length', 41)
   elif change == 'swapped':
     partial.write_text(''.join([lines[0], lines[2], lines[1], *lines[3:]]))
+  elif change == 'a task':
+    partial.write_text(partial.read_text().replace(TASKS[0], TASKS[1], 1))
   elif change == 'a word':
     partial.write_text('word\n')
   elif change == 'origin gone':

@@ -91,7 +91,9 @@ def choose(
         f"HyperGrid.implementation = 'pallas': {found}. 'auto' takes what runs"
         ' here.'
       )
-  if problem.gates == 'one':
+  # On a mesh, the gradient of the one gate is a sum over devices, which the
+  # other forms get from spreading it over the rows.
+  if problem.gates == 'one' and jax.sharding.get_abstract_mesh().empty:
     return xla_forms.OneWeight()
   if problem.gates == 'row' and problem.length >= LEAST_ROW_LENGTH and not cut:
     return xla_forms.WeightPerRow()
