@@ -141,7 +141,8 @@ class Preemption:
     self._exit(what)
 
   def _exit(self, what: str):
-    sys.stderr.write(f'{message(what)}\n')
+    if processes.is_first():
+      sys.stdout.write(f'{message(what)}\n')
     processes.leave(0)
 
 
