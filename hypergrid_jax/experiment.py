@@ -99,7 +99,8 @@ def evaluate(
   Args:
     run: the run's own configuration.
     model_dir: the run's directory.
-    step: a step number, 'best' (by the average over the run's tasks) or 'all'.
+    step: a step number, 'best' (by the average over the run's tasks),
+      'best:TASK' or 'all'.
     split: 'validation', 'test' or 'train'; None as configured.
     tasks: names of the tasks to evaluate; None for all.
     limit: examples per task; None as configured.

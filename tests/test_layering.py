@@ -46,8 +46,10 @@ MAY_IMPORT = {
   'trainable': (),
   'optim': ('adafactor', 'schedules', 'trainable'),
   'state': ('optim', 'partitioning'),
-  'manifest': (),
-  'checkpoint*': ('manifest', 'checkpoint*', 'partitioning'),
+  'agreement': (),
+  'sealed_json': (),
+  'manifest': ('sealed_json',),
+  'checkpoint*': ('agreement', 'checkpoint*', 'manifest', 'sealed_json'),
   # Text to tokens to rows; tasks and their sources know each other.
   'data.*': ('data.*', 'tasks.*', 'installation'),
   'tasks.sample.*': ('tasks.sample.*',),
