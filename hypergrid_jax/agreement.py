@@ -1,29 +1,25 @@
-"""What the processes of a run tell each other, besides arrays.
+"""Questions to which all processes of a run get the same answer.
 
 One host sees a new file sooner than another, and a disk may be full on one of
 them alone. So process 0 looks and tells the others what it saw, and where all
-work a failure of one is a failure of all. The messages go through the key-value
-store of `jax.distributed`: unlike collectives they need no device, they may be
-sent from any thread, and nobody waits for them for ever.
+work a failure of one is a failure of all. Unlike collective operations these
+messages need no device, may be sent from any thread, and nobody waits for them
+for ever.
 """
 
 from collections.abc import Callable
 import itertools
 import json
-import time
 from typing import Any, TypeVar
 
-import jax
-from jax._src import distributed  # has no public name; Orbax takes it too
-
+from hypergrid_jax import processes
 from hypergrid_jax.errors import UserError
 
 T = TypeVar('T')
 
 # For the slowest of all hosts to write its part of a large checkpoint. The
-# death of a process is noticed sooner, by jax.distributed itself.
+# death of a process is noticed sooner, by JAX itself.
 TIMEOUT_SECONDS = 1800
-_SLICE_SECONDS = 1  # Ctrl-C is not noticed while one lasts
 
 _numbers = itertools.count()
 
@@ -44,14 +40,14 @@ _ERRORS = {
 
 
 class Exchange:
-  """One question to which all processes have the same answer.
+  """One question, to be used once, from any thread.
 
   Exchanges find each other by their order: every process makes as many of them
-  before. Each is then used once, from any thread.
+  before.
   """
 
   def __init__(self):
-    self._key = f'hypergrid_jax/agreement/{next(_numbers)}'
+    self._topic = f'agreement/{next(_numbers)}'
 
   def of_first(self, make: Callable[[], T]) -> T:
     """Returns what `make` returns in process 0; it is called there only.
@@ -78,28 +74,25 @@ class Exchange:
       OtherProcessError: it raised something else in another process.
       UnansweredError: a process did not answer.
     """
-    return self._hold(make, speakers=place()[1])
+    return self._hold(make, speakers=processes.count())
 
   def _hold(self, make: Callable[[], T], speakers: int) -> list[T]:
-    index, count = place()
-    if count == 1:
+    if processes.count() == 1:
       return [make()]
+    index = processes.index()
     error, report = None, {}
     if index < speakers:
       error, report = _attempt(make)
     if index == 0:
-      reports = [report]
-      for number in range(1, speakers):
-        heard = self._hear(f'reports/{number}', TIMEOUT_SECONDS)
-        reports.append(heard or _unanswered(number))
+      reports = [report, *self._collect(speakers)]
       self._tell('answer', reports)
-      _client().key_value_delete(f'{self._key}/reports/')
+      processes.forget(f'{self._topic}/reports')
     else:
       if index < speakers:
         self._tell(f'reports/{index}', report)
       # Process 0 may come later than this one, and then waits for others.
-      heard = self._hear('answer', 2 * TIMEOUT_SECONDS)
-      reports = heard or [_unanswered(0)]
+      answer = self._hear('answer', 2 * TIMEOUT_SECONDS)
+      reports = answer or [_unanswered(0)]
     if error is not None:
       raise error
     for number, report in enumerate(reports):
@@ -109,23 +102,21 @@ class Exchange:
         raise _ERRORS[report['kind']](who + report['error'])
     return [report['value'] for report in reports]
 
+  def _collect(self, speakers: int) -> list[dict[str, Any]]:
+    return [
+      self._hear(f'reports/{number}', TIMEOUT_SECONDS) or _unanswered(number)
+      for number in range(1, speakers)
+    ]
+
   def _tell(self, name: str, content: Any) -> None:
-    _client().key_value_set(f'{self._key}/{name}', json.dumps(content))
+    processes.tell(f'{self._topic}/{name}', json.dumps(content))
 
   def _hear(self, name: str, timeout_seconds: float) -> Any:
     """Returns what was told, or None when nothing was told in time."""
-    deadline = time.monotonic() + timeout_seconds
-    while (left := deadline - time.monotonic()) > 0:
-      milliseconds = int(1000 * min(left, _SLICE_SECONDS)) + 1
-      try:
-        text = _client().blocking_key_value_get(
-          f'{self._key}/{name}', milliseconds
-        )
-        return json.loads(text)
-      except jax.errors.JaxRuntimeError as error:
-        if 'DEADLINE_EXCEEDED' not in str(error):
-          raise
-    return None
+    text = processes.heard(
+      f'{self._topic}/{name}', timeout_seconds=timeout_seconds
+    )
+    return None if text is None else json.loads(text)
 
 
 def of_first(make: Callable[[], T]) -> T:
@@ -136,15 +127,6 @@ def of_first(make: Callable[[], T]) -> T:
 def of_all(make: Callable[[], T]) -> list[T]:
   """See `Exchange.of_all`."""
   return Exchange().of_all(make)
-
-
-def place() -> tuple[int, int]:
-  """Returns the index of this process, and how many there are."""
-  return jax.process_index(), jax.process_count()
-
-
-def _client() -> Any:
-  return distributed.global_state.client
 
 
 def _attempt(

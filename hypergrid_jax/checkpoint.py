@@ -20,7 +20,13 @@ from typing import Any
 from etils import epath
 import orbax.checkpoint as ocp
 
-from hypergrid_jax import agreement, checkpoint_files, manifest, tree_paths
+from hypergrid_jax import (
+  agreement,
+  checkpoint_files,
+  manifest,
+  processes,
+  tree_paths,
+)
 from hypergrid_jax.checkpoint_reader import AVERAGE, CheckpointReader, to_items
 from hypergrid_jax.errors import UserError
 
@@ -187,7 +193,7 @@ class Checkpointer(CheckpointReader):
     """Waits for all processes, then makes the checkpoint count. In a thread."""
     written, merged, summed, sealed = exchanges
     path = self._files.path(step)
-    index, count = agreement.place()
+    index, count = processes.index(), processes.count()
     written.of_all(lambda: self._await(step, writes))
     names = merged.of_first(lambda: self._merge(step))
     sums = summed.of_all(lambda: manifest.checksums(path, names[index::count]))

@@ -9,7 +9,7 @@ from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
-from hypergrid_jax import agreement, manifest, tree_paths
+from hypergrid_jax import agreement, manifest, processes, tree_paths
 from hypergrid_jax.checkpoint_files import CheckpointFiles
 from hypergrid_jax.errors import UserError, closest
 
@@ -186,7 +186,7 @@ class CheckpointReader:
     problem, body, files = agreement.of_first(look)
     if problem is not None:
       return problem, body
-    index, count = agreement.place()
+    index, count = processes.index(), processes.count()
     largest_first = sorted(files, key=lambda name: -files[name][0])
     share = {name: files[name] for name in largest_first[index::count]}
     problems = agreement.of_all(

@@ -157,9 +157,7 @@ def evaluate(
   wanted = run_setup.abstract_state(setup).params
   with jax.set_mesh(setup.mesh):
     found = []
-    for number in processes.by_first(
-      lambda: checkpoint_reader.named_steps(checkpoints, step)
-    ):
+    for number in checkpoint_reader.named_steps(checkpoints, step):
       params, _ = checkpoints.restore_params(wanted, number)
       found.append(_evaluate_params(setup, number, params, console))
       console.print(_table(setup, found[-1]))

@@ -1,6 +1,7 @@
 """Saves come by steps and by the first process's minutes, in all alike."""
 
 import collections
+import math
 
 import pytest
 
@@ -90,11 +91,12 @@ def test_others_follow_the_first_ones_clock():
 
 @pytest.mark.parametrize('step_seconds', [0.02, 0.3, 7.0])
 def test_few_questions_are_asked(step_seconds):
-  num_steps = int(3601 / step_seconds)
+  period = math.ceil(1200 / step_seconds)
   _, times, asked = saves(
-    num_steps, lambda _: step_seconds, steps=10**9, minutes=20.0
+    3 * period + 5, lambda _: step_seconds, steps=10**9, minutes=20.0
   )
-  assert times == pytest.approx([1200, 2400, 3600], abs=3 * step_seconds)
+  expected = [number * period * step_seconds for number in (1, 2, 3)]
+  assert times == pytest.approx(expected, abs=3 * step_seconds)
   assert max(asked.values()) < 50
 
 
