@@ -232,8 +232,8 @@ def _add_eval(added):
     '--step',
     type=_step_or_all,
     default='best',
-    metavar='N|best|all',
-    help='which checkpoints; default best',
+    metavar='N|best|best:TASK|all',
+    help='which checkpoints; default best, by the average',
   )
   parser.add_argument('--split', help='validation, test or train')
   parser.add_argument(
@@ -272,8 +272,8 @@ def _add_predict(added):
     '--step',
     type=_step,
     default='best',
-    metavar='N|best',
-    help='which checkpoint; default best',
+    metavar='N|best|best:TASK',
+    help='which checkpoint; default best, by the average',
   )
   parser.add_argument(
     '--resume', action='store_true', help='go on where a stopped run was'
@@ -378,7 +378,7 @@ def _add_doctor(added):
 
 
 def _step(text: str) -> int | str:
-  return text if text == 'best' else int(text)
+  return text if text.partition(':')[0] == 'best' else int(text)
 
 
 def _step_or_all(text: str) -> int | str:

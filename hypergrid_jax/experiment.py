@@ -129,7 +129,8 @@ def evaluate(
   Args:
     run: the run's own configuration.
     model_dir: the run's directory.
-    step: a step number, 'best' (by the average over the run's tasks) or 'all'.
+    step: a step number, 'best' (by the average over the run's tasks),
+      'best:TASK' or 'all'.
     split: 'validation', 'test' or 'train'; None as configured.
     tasks: names of the tasks to evaluate; None for all.
     limit: examples per task; None as configured.
@@ -156,9 +157,7 @@ def evaluate(
   wanted = run_setup.abstract_state(setup).params
   with jax.set_mesh(setup.mesh):
     found = []
-    for number in processes.by_first(
-      lambda: checkpoint_reader.named_steps(checkpoints, step)
-    ):
+    for number in checkpoint_reader.named_steps(checkpoints, step):
       params, _ = checkpoints.restore_params(wanted, number)
       found.append(_evaluate_params(setup, number, params, console))
       console.print(_table(setup, found[-1]))

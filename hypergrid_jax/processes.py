@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import itertools
 import json
+import math
 import os
 import sys
 import threading
@@ -27,6 +28,8 @@ from hypergrid_jax.errors import UserError, user_message
 _PATIENCE_SECONDS = 24 * 3600
 # How long process 0, who keeps the store, waits for the others to have read it.
 _FAREWELL_SECONDS = 5
+# Ctrl-C is not noticed while one lasts.
+_SLICE_SECONDS = 1.0
 _FAILED = 'failed'
 
 _numbers = itertools.count()
@@ -197,6 +200,32 @@ def tell(topic: str, text: str) -> None:
     )
 
 
+def heard(topic: str, *, timeout_seconds: float) -> str | None:
+  """Waits for what is told under a topic.
+
+  Args:
+    topic: any.
+    timeout_seconds: how long to wait.
+
+  Returns:
+    The text, or None when there was none in time.
+  """
+  deadline = time.monotonic() + timeout_seconds
+  while (left := deadline - time.monotonic()) > 0:
+    try:
+      return _wait_for(topic, min(left, _SLICE_SECONDS))
+    except jax.errors.JaxRuntimeError as error:
+      if 'DEADLINE_EXCEEDED' not in str(error):
+        raise
+  return None
+
+
+def forget(topic: str) -> None:
+  """Removes what was told under a topic and those below it, 'topic/...'."""
+  if count() > 1:
+    distributed.global_state.client.key_value_delete(f'hypergrid/{topic}')
+
+
 def listen(topic: str, hear: Callable[[str], None]) -> None:
   """Calls `hear` in a thread once any process tells something of a topic."""
   if count() == 1:
@@ -214,5 +243,5 @@ def listen(topic: str, hear: Callable[[str], None]) -> None:
 
 def _wait_for(key: str, seconds: float = _PATIENCE_SECONDS) -> str:
   return distributed.global_state.client.blocking_key_value_get(
-    f'hypergrid/{key}', int(seconds * 1000)
+    f'hypergrid/{key}', math.ceil(seconds * 1000)
   )
