@@ -16,6 +16,7 @@ set -euo pipefail
 
 readonly SAVED=42 MISTAKE=2
 LAUNCH_DIRECTORY=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROOT=$(dirname "$LAUNCH_DIRECTORY")
 
 # The flags of every launcher.
 retries=0
@@ -71,8 +72,9 @@ quote() {
 # parse_flags FLAGS SWITCHES ARGUMENT...: sets the variables named in FLAGS,
 # which take a value, and SWITCHES, which take none; beside the common ones.
 parse_flags() {
-  local flags="$1 retries logs hypergrid env grace" switches="$2 dry_run" flag
-  local known=" $flags $switches"
+  local flags switches flag
+  read -ra flags <<<"$1 retries logs hypergrid env grace"
+  read -ra switches <<<"$2 dry_run"
   shift 2
   while (($#)); do
     flag=${1%%=*}
@@ -84,11 +86,12 @@ parse_flags() {
     elif [[ $1 == --help || $1 == -h ]]; then
       usage
       exit 0
-    elif [[ $1 == "--$flag" && " $switches " == *" $flag "* ]]; then
+    elif [[ $1 == "--$flag" && " ${switches[*]} " == *" $flag "* ]]; then
       printf -v "$flag" yes
-    elif [[ $1 != --* || " $flags " != *" $flag "* ]]; then
-      fail "$1: expected one of${known// / --}, and then -- and the arguments" \
-        'of hypergrid. See --help.'
+    elif [[ $1 != --* || " ${flags[*]} " != *" $flag "* ]]; then
+      fail "$1: expected one of" \
+        "$(printf -- '--%s ' "${flags[@]}" "${switches[@]}")and then --" \
+        'and the arguments of hypergrid. See --help.'
     elif [[ $1 == *=* ]]; then
       set_flag "$flag" "${1#*=}"
     elif (($# > 1)); then
@@ -145,7 +148,10 @@ argument_of() {
 }
 
 make_logs() {
-  [[ $dry_run ]] && return
+  if [[ $dry_run ]]; then
+    logs=${logs:-LOGS}
+    return
+  fi
   logs=${logs:-launch_logs/$(date -u +%Y%m%d-%H%M%S)-$$}
   mkdir -p "$logs"
   logs=$(cd "$logs" && pwd)
@@ -160,9 +166,13 @@ run() {
     quote "$@"
     echo
   else
-    printf '%s\n' "$(quote "$@")" >>"$logs/commands.sh"
+    note_down "$@"
     "$@"
   fi
+}
+
+note_down() {
+  printf '%s\n' "$(quote "$@")" >>"$logs/commands.sh"
 }
 
 # Runs a command to its end. SIGTERM goes on to it; when it then exits with 0 it
@@ -197,7 +207,7 @@ start_host() {
     run "$@"
     return
   fi
-  printf '%s\n' "$(quote "$@")" >>"$logs/commands.sh"
+  note_down "$@"
   apart record_host "$directory/$name" "$@"
   hosts+=("$name")
   groups+=("$!")
@@ -206,8 +216,8 @@ start_host() {
 record_host() {
   local file=$1 code=0
   shift
-  trap : TERM
-  "$@" >"$file.log" 2>&1 || code=$?
+  set +m
+  run_forwarding "$@" >"$file.log" 2>&1 || code=$?
   write_code "$file.exit" "$code"
 }
 
@@ -265,7 +275,7 @@ tell_hosts() {
 stop_hosts() {
   local group
   for group in "${groups[@]}"; do
-    kill -TERM -- "-$group" 2>/dev/null || true
+    kill -TERM "$group" 2>/dev/null || true
   done
 }
 
@@ -295,6 +305,7 @@ summarise() {
   worst=0 first=0
   {
     for file in "$directory"/*.exit; do
+      [[ -e $file ]] || break
       name=$(basename "$file" .exit)
       read -r code time <"$file"
       # Who asked for the end has what was wanted.

@@ -56,8 +56,7 @@ attempt() {
   flags="${XLA_FLAGS-} --xla_force_host_platform_device_count=$devices"
   for ((i = 0; i < processes; i++)); do
     start_host "process-$i" env JAX_PLATFORMS=cpu "XLA_FLAGS=${flags# }" \
-      ${environment[@]+"${environment[@]}"} \
-      bash "$LAUNCH_DIRECTORY/on_host.sh" run "$hypergrid" "${command[@]}" \
+      ${environment[@]+"${environment[@]}"} "$hypergrid" "${command[@]}" \
       "--coordinator=$at" "--num_processes=$processes" "--process_id=$i"
   done
   [[ $dry_run ]] && return

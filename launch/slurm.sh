@@ -40,8 +40,8 @@ example:
 TEXT
 }
 
-parse_flags 'nodes gpus_per_node cpus_per_gpu partition account time name
-  notice poll' '' "$@"
+own='nodes gpus_per_node cpus_per_gpu partition account time name notice poll'
+parse_flags "$own" '' "$@"
 whole_number nodes 1
 whole_number gpus_per_node 1
 whole_number notice 30
@@ -57,13 +57,13 @@ flags=(--parsable "$requeue" --open-mode=append --job-name="$name"
   --nodes="$nodes" --ntasks="$((nodes * gpus_per_node))"
   --ntasks-per-node="$gpus_per_node"
   --gpus-per-node="$gpus_per_node" --signal="B:TERM@$notice"
-  --output="${logs:-LOGS}/job.log")
+  --output="$logs/job.log")
 for flag in cpus_per_gpu partition account time; do
   [[ ! ${!flag} ]] || flags+=("--${flag//_/-}=${!flag}")
 done
 
 job=(sbatch "${flags[@]}" "$LAUNCH_DIRECTORY/slurm_job.sh" "$LAUNCH_DIRECTORY"
-  "${logs:-LOGS}" "$retries" "$grace"
+  "$logs" "$retries" "$grace"
   env ${environment[@]+"${environment[@]}"} "$hypergrid" "${command[@]}")
 if [[ $dry_run ]]; then
   run "${job[@]}"
@@ -86,18 +86,19 @@ stop_job() {
   run scancel --signal=TERM --batch "$id" || true
 }
 
-told=
+told='' missed=0
 until [[ -e $logs/exit ]]; do
   if [[ $stop_asked && ! $told ]]; then
     told=yes
     stop_job
   fi
-  # It is asked first, for the job writes the file before it leaves the queue.
-  listed=$(squeue --noheader --jobs="$id" --format=%T 2>/dev/null || true)
-  if [[ ! $listed && ! -e $logs/exit ]]; then
+  # SLURM may fail to answer once, and files may take time to be seen.
+  listed=$(squeue --noheader --jobs="$id" --format=%T 2>/dev/null) || true
+  [[ $listed ]] && missed=0 || missed=$((missed + 1))
+  if ((missed == 3)); then
     note "job $id is no longer queued and has left no exit code; see" \
       "sacct --jobs=$id and $logs/job.log"
-    [[ $told ]] && exit "$SAVED"
+    [[ ! $told ]] || exit "$SAVED"
     exit 137
   fi
   sleep "$poll" &

@@ -31,7 +31,8 @@ fi
 
 mkdir -p "$directory"
 # srun hands a SIGTERM on to all tasks.
-run_forwarding run "${tasks[@]}" || true
+note_down "${tasks[@]}"
+run_forwarding "${tasks[@]}" || true
 for ((task = 0; task < SLURM_NTASKS; task++)); do
   # A task without a code was killed, or its node was lost.
   [[ -e $directory/task-$task.exit ]] ||

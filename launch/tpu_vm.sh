@@ -76,6 +76,8 @@ make_logs
 where=(--zone="$zone")
 [[ ! $project ]] || where+=(--project="$project")
 created=
+errors=$logs/gcloud.log
+[[ ! $dry_run ]] || errors=/dev/stderr
 
 gcloud_tpus() {
   run gcloud compute tpus "$@" "${where[@]}"
@@ -84,12 +86,12 @@ gcloud_tpus() {
 # The state of the slice's queued resource, and of the slice; empty: none.
 queue_state() {
   gcloud_tpus queued-resources describe "$name" \
-    --format='value(state.state)' 2>>"$logs/gcloud.log" || true
+    --format='value(state.state)' 2>>"$errors" || true
 }
 
 slice_state() {
   gcloud_tpus tpu-vm describe "$name" \
-    --format='value(state)' 2>>"$logs/gcloud.log" || true
+    --format='value(state)' 2>>"$errors" || true
 }
 
 # Runs a command on one host, or on all of them with the worker `all`.
@@ -116,7 +118,7 @@ delete() {
 await_slice() {
   local state
   while [[ ! $stop_asked ]]; do
-    state=$(queue_state)
+    state=$(queue_state) || true
     if [[ $state == ACTIVE || ! $state ]] && [[ $(slice_state) == READY ]]; then
       note "slice $name is ready"
       return
@@ -134,13 +136,14 @@ await_slice() {
 build_wheel() {
   [[ ! $wheel ]] || return 0
   run python3 -m pip wheel --quiet --no-deps --wheel-dir "$logs/wheel" \
-    "$LAUNCH_DIRECTORY/.."
+    "$ROOT"
   wheel=$(printf '%s\n' "$logs"/wheel/*.whl)
+  [[ ! $dry_run ]] || wheel=$logs/wheel/WHEEL
 }
 
 set_up() {
   local files=("$LAUNCH_DIRECTORY"/{common,on_host,set_up_host}.sh
-    "$LAUNCH_DIRECTORY/../constraints.txt" "$wheel")
+    "$ROOT/constraints.txt" "$wheel")
   gcloud_tpus tpu-vm scp "${files[@]}" "$name:" --worker=all --quiet || return
   on_worker all "bash set_up_host.sh install $(quote "${wheel##*/}")" || return
   [[ ! $mount ]] ||
@@ -196,7 +199,7 @@ start_worker() {
 
 stop_hosts() {
   on_worker all "bash on_host.sh stop $(quote "$job")" \
-    >>"$logs/gcloud.log" 2>&1 || true
+    >>"$errors" 2>&1 || true
 }
 
 hosts_lost() {

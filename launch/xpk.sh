@@ -83,6 +83,7 @@ submit() {
     --command="$(in_container)"
 }
 
+# shellcheck disable=SC2329  # `apart` calls it
 delete() {
   run xpk workload delete --workload="$workload" --cluster="$cluster" --force \
     ${where[@]+"${where[@]}"}
@@ -123,7 +124,7 @@ collect() {
 
 # Waits for the job, or for its deletion when this script is told to stop.
 watch_job() {
-  local state='' deleting=''
+  local state='' deleting='' waited
   until [[ $state == *Completed* || $state == *Failed* ]]; do
     if [[ $stop_asked && ! $deleting ]]; then
       note 'told to stop: the hosts save and end, and the job is deleted'
@@ -136,7 +137,7 @@ watch_job() {
     fi
     sleep "$poll" &
     wait $! || true
-    state=$(job_state 2>>"$logs/kubectl.log" || true)
+    state=$(job_state 2>>"$logs/kubectl.log") || true
   done
   collect
   # The logs end when the pods do.
