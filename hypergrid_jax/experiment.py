@@ -116,7 +116,7 @@ def evaluate(
     config = dataclasses.replace(config, split=split)
   if limit is not None:
     config = dataclasses.replace(config, limit=limit)
-  run = dataclasses.replace(run, evaluate=config)
+  run = dataclasses.replace(run_setup.on_these_devices(run), evaluate=config)
   run_directory.read_facts(model_dir)
   setup = run_setup.set_up(
     run, model_dir, console=console, train=True, only=tasks
@@ -142,7 +142,7 @@ def _start_state(setup, checkpoints, console) -> state_lib.TrainState:
     return state
   key = jax.random.key(setup.run.train.seed)
   state = state_lib.create_state(
-    setup.model, setup.tx, key, setup.mesh, setup.run.mesh.rules()
+    setup.model, setup.tx, key, setup.mesh, setup.run.mesh.axis_rules()
   )
   initial = setup.run.train.initial_checkpoint
   if initial is None:
@@ -162,7 +162,7 @@ def _train_and_evaluate(setup, loader, checkpoints, state, console):
   start, last = int(state.step), None
   recorder = recorder_lib.Recorder(setup.directory, start_step=start)
   learning_rate = setup.run.schedule.schedule()
-  rows = partitioning.batch_sharding(setup.mesh)
+  rows = partitioning.batch_sharding(setup.mesh, setup.run.mesh.axis_rules())
 
   def save(step, state):
     checkpoints.save(step, state, {})
@@ -250,7 +250,9 @@ def _evaluate_params(setup, step, params, console) -> results_lib.Results:
       directory=setup.directory,
       config=run.evaluate,
       majority_targets=setup.majority_targets,
-      batch_sharding=partitioning.batch_sharding(setup.mesh),
+      batch_sharding=partitioning.batch_sharding(
+        setup.mesh, run.mesh.axis_rules()
+      ),
       progress=lambda task, done, all_: bar.update(done, task, all_),
     )
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from flax import nnx
 from jaxtyping import Array
 
-from hypergrid_jax import errors, layers, types
+from hypergrid_jax import errors, layers, partitioning, types
 from hypergrid_jax.t5_config import T5Config
 
 
@@ -29,12 +29,22 @@ class Site:
     num_tasks: how many task ids exist.
     position: for norms, which one: before 'attention', 'cross_attention',
       'feed_forward', or the stack's 'final' one; '' elsewhere.
+    rules: how logical axes are divided over the mesh.
   """
 
   config: T5Config
   stack: Literal['encoder', 'decoder', 'both']
   num_tasks: int
   position: str = ''
+  rules: partitioning.Rules = dataclasses.field(
+    default_factory=lambda: partitioning.DEFAULT_RULES
+  )
+
+  def placed(self, *axes: str) -> Callable[[Array], Array]:
+    """A function that lays a value of these logical axes over the mesh."""
+    return functools.partial(
+      partitioning.constrain, axes=axes, rules=self.rules
+    )
 
   @property
   def num_layers(self) -> int:

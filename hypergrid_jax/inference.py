@@ -6,7 +6,6 @@ text does not.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import dataclasses
 import functools
 import hashlib
 import json
@@ -68,7 +67,7 @@ class LoadedModel:
       UserError: there is no such checkpoint, or the configuration is not that
         of the run.
     """
-    self._run = run = _on_these_devices(run)
+    self._run = run = run_setup.on_these_devices(run)
     identity = _identity(model_dir)
     self._task_ids = identity['task_ids']
     self.tasks = tasks_of_run(run, model_dir)
@@ -77,7 +76,7 @@ class LoadedModel:
       run, self._vocabulary.size, num_tasks=len(self._task_ids)
     )
     wanted = state_lib.sharded_abstract_state(
-      model, tx, self._mesh, run.mesh.rules()
+      model, tx, self._mesh, run.mesh.axis_rules()
     )
     checkpoints = checkpoint_reader.CheckpointReader(model_dir)
     (self.step,) = checkpoint_reader.named_steps(checkpoints, step)
@@ -93,7 +92,7 @@ class LoadedModel:
       self.batch_size,
       self.max_decode_length,
       run.evaluate.length_buckets,
-      partitioning.batch_sharding(self._mesh),
+      partitioning.batch_sharding(self._mesh, run.mesh.axis_rules()),
     )
 
   def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -198,13 +197,6 @@ def _formatted(
       raise errors.UserError(f'{rows[0].where}: {error}') from error
   half = len(rows) // 2
   return _formatted(make, rows[:half]) + _formatted(make, rows[half:])
-
-
-def _on_these_devices(run: run_setup.Run) -> run_setup.Run:
-  """The run on the devices that are here, which need not be the training's."""
-  model = run.mesh.model if jax.device_count() % run.mesh.model == 0 else 1
-  mesh = dataclasses.replace(run.mesh, data=-1, model=model)
-  return dataclasses.replace(run, mesh=mesh)
 
 
 def tasks_of_run(

@@ -7,7 +7,7 @@ transformed (jit, grad, sharding, checkpoints) works on plain nested dicts.
 from flax import nnx
 import jax
 
-from hypergrid_jax import extension, t5, tree_paths, types
+from hypergrid_jax import extension, partitioning, t5, tree_paths, types
 from hypergrid_jax.t5_config import T5Config
 
 
@@ -29,11 +29,13 @@ class Model:
     points: extension.ExtensionPoints | None = None,
     *,
     num_tasks: int = 1,
+    rules: partitioning.Rules = partitioning.DEFAULT_RULES,
   ):
     points = extension.ExtensionPoints() if points is None else points
     self.config = config
     self.num_tasks = num_tasks
     self._points = points
+    self._rules = rules
     self._graph, self._state = nnx.split(self._abstract(points))
     flat = nnx.to_flat_state(self._state)
     self.abstract_params = tree_paths.unflatten(
@@ -59,7 +61,13 @@ class Model:
     return nnx.merge(self._graph, state)
 
   def _build(self, points, rngs):
-    return t5.T5(self.config, points, num_tasks=self.num_tasks, rngs=rngs)
+    return t5.T5(
+      self.config,
+      points,
+      num_tasks=self.num_tasks,
+      rules=self._rules,
+      rngs=rngs,
+    )
 
   def _abstract(self, points):
     return nnx.eval_shape(

@@ -6,6 +6,7 @@ know of a run is known from this alone.
 
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 from typing import Any, Protocol
@@ -157,7 +158,12 @@ def set_up(
   task_files.load(run.data.task_files, cache=tokens)
   num_tasks = len(corpus_lib.task_ids(run.data.mixture))
   model, mesh, tx = build(run, vocabulary.size, num_tasks=num_tasks)
-  partitioning.check_batch_size(run.data.batch_size, mesh, run.mesh.rules())
+  partitioning.check_batch_size(
+    run.data.batch_size,
+    mesh,
+    run.mesh.axis_rules(),
+    microbatches=run.train.microbatches,
+  )
   with progress.on_demand(console, 'tokenising') as shown:
     corpus = corpus_lib.open_corpus(
       run.data,
@@ -187,7 +193,10 @@ def build(
   points = extension.of_methods(run.method)
   check_positions(points, run.data.inputs_length)
   model = Model(
-    with_vocabulary(run.model, vocabulary_size), points, num_tasks=num_tasks
+    with_vocabulary(run.model, vocabulary_size),
+    points,
+    num_tasks=num_tasks,
+    rules=run.mesh.axis_rules(),
   )
   mesh = partitioning.make_mesh(run.mesh)
   tx = optim.make_optimizer(
@@ -199,6 +208,24 @@ def build(
     clip_norm=run.train.clip_norm,
   )
   return model, mesh, tx
+
+
+def on_these_devices(run: Run) -> Run:
+  """The run, fitted to the devices that are here if it was made for others.
+
+  Parameters stay divided over 'fsdp' and 'model' as far as the devices go: what
+  needed several to be held may need them again.
+  """
+  count, mesh = jax.device_count(), run.mesh
+  fixed = [n for n in dataclasses.astuple(mesh)[:4] if n != -1]
+  if count % math.prod(fixed) == 0 and (
+    len(fixed) < 4 or count == math.prod(fixed)
+  ):
+    return run
+  model = mesh.model if count % mesh.model == 0 else 1
+  data, fsdp = (-1, 1) if mesh.fsdp == 1 else (1, -1)
+  mesh = dataclasses.replace(mesh, slices=1, data=data, fsdp=fsdp, model=model)
+  return dataclasses.replace(run, mesh=mesh)
 
 
 def token_dir(run: Run, model_dir: str | os.PathLike[str]) -> pathlib.Path:
@@ -264,7 +291,7 @@ def make_loader(run: Run, corpus: corpus_lib.Corpus) -> loader_lib.Loader:
 def abstract_state(setup: Setup) -> state_lib.TrainState:
   """Shapes and shardings of the run's state: the target of a restore."""
   return state_lib.sharded_abstract_state(
-    setup.model, setup.tx, setup.mesh, setup.run.mesh.rules()
+    setup.model, setup.tx, setup.mesh, setup.run.mesh.axis_rules()
   )
 
 

@@ -22,6 +22,10 @@ REMAT_POLICIES: dict[str, Callable[..., Any]] = {
 }
 
 
+# Of the residual stream, which every sublayer adds to.
+RESIDUAL_AXES = ('batch', 'length', 'activation_embed')
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
@@ -112,6 +116,7 @@ class Layer(nnx.Module):
     self.after_feed_forward = points.after_feed_forward(site, rngs=rngs)
     self.after_layer = points.after_layer(site, rngs=rngs)
     self.parts = points.parts
+    self.placed = site.placed(*RESIDUAL_AXES)
     self.dropout_rate = site.config.dropout_rate
 
   def __call__(
@@ -163,7 +168,8 @@ class Layer(nnx.Module):
     return (x, side), cache
 
   def _add(self, x, y, key):
-    return x + layers.dropout(y, self.dropout_rate, key, broadcast_axis=1)
+    y = layers.dropout(y, self.dropout_rate, key, broadcast_axis=1)
+    return self.placed(x + y)
 
 
 class Stack(nnx.Module):
@@ -200,6 +206,7 @@ class Stack(nnx.Module):
       dataclasses.replace(site, position='final'), rngs=rngs
     )
     self.parts = points.parts
+    self.placed = site.placed(*RESIDUAL_AXES)
     self.num_layers = site.num_layers
     self.remat_policy = site.config.remat_policy
     self.scan_layers = site.config.scan_layers
@@ -228,7 +235,7 @@ class Stack(nnx.Module):
     if dropout_key is not None and self.dropout_rate:
       keys = list(jax.random.split(dropout_key, 3))
     cond = extension.conditionings(inputs.conditioning, self.parts)
-    x = self.after_embed(x, cond['after_embed'])
+    x = self.placed(self.after_embed(self.placed(x), cond['after_embed']))
     x = layers.dropout(x, self.dropout_rate, keys[0], broadcast_axis=1)
     per_layer = LayerInputs(
       conditioning=inputs.conditioning.per_layer,
@@ -242,7 +249,7 @@ class Stack(nnx.Module):
     x = self.after_layers(x, side, cond['after_layers'])
     x = self.final_norm(x, cond['norm'])
     x = layers.dropout(x, self.dropout_rate, keys[2], broadcast_axis=1)
-    return x, cache
+    return self.placed(x), cache
 
   def _run_layers(self, carry, inputs, per_layer):
     graph, parameters = nnx.split(self.layers)

@@ -1,11 +1,13 @@
 """T5's encoder and decoder (Raffel et al. 2020) around the extension points."""
 
+import dataclasses
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import extension, layers, types
+from hypergrid_jax import extension, layers, partitioning, types
 from hypergrid_jax.stacks import Cache, Stack, StackInputs
 from hypergrid_jax.t5_config import T5Config as T5Config
 
@@ -27,19 +29,20 @@ class T5(nnx.Module):
     points: extension.ExtensionPoints,
     *,
     num_tasks: int,
+    rules: partitioning.Rules = partitioning.DEFAULT_RULES,
     rngs: nnx.Rngs,
   ):
+    site = extension.Site(config, 'both', num_tasks, rules=rules)
     self.config = config
     self.token_embedder = layers.Embed(config, rngs=rngs)
-    self.task_vectors = points.task_vectors(
-      extension.Site(config, 'both', num_tasks), rngs=rngs
-    )
+    self.task_vectors = points.task_vectors(site, rngs=rngs)
     self.encoder = Stack(
-      extension.Site(config, 'encoder', num_tasks), points, rngs=rngs
+      dataclasses.replace(site, stack='encoder'), points, rngs=rngs
     )
     self.decoder = Stack(
-      extension.Site(config, 'decoder', num_tasks), points, rngs=rngs
+      dataclasses.replace(site, stack='decoder'), points, rngs=rngs
     )
+    self.placed = site.placed('batch', 'length', 'vocab')
     if not config.logits_via_embedding:
       self.lm_head = layers.parameter(
         rngs,
@@ -207,9 +210,10 @@ class T5(nnx.Module):
       kernel = self.token_embedder.embedding[...].T
     else:
       kernel = self.lm_head[...]
-    return jax.lax.dot_general(
+    logits = jax.lax.dot_general(
       x,
       kernel.astype(self.config.dtype),
       (((2,), (0,)), ((), ())),
       preferred_element_type=jnp.promote_types(self.config.dtype, jnp.float32),
     )
+    return self.placed(logits)

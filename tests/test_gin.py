@@ -196,14 +196,16 @@ def test_a_protocol_file_comes_after_a_mixture(name, temperature, lengths):
 @pytest.mark.parametrize(
   ('name', 'mesh'),
   [
-    ('data_parallel', (-1, 1, False)),
-    ('fsdp', (-1, 1, True)),
-    ('model_parallel_2', (-1, 2, False)),
+    ('cpu', (1, -1, 1, 1)),
+    ('data_parallel', (1, -1, 1, 1)),
+    ('fsdp', (1, 1, -1, 1)),
+    ('model_parallel_2', (1, -1, 1, 2)),
+    ('one_gpu', (1, 1, 1, 1)),
   ],
 )
 def test_a_partitioning_file(name, mesh):
   run = configuration.parse([SIZE, f'gin/partitioning/{name}.gin'], REST)
-  assert (run.mesh.data, run.mesh.model, run.mesh.fsdp) == mesh
+  assert dataclasses.astuple(run.mesh)[:4] == mesh
 
 
 def test_every_file_is_tested_here():
@@ -229,7 +231,13 @@ def test_every_file_is_tested_here():
       'hypergrid_v6e',
     },
     'mixtures': set(mixtures.MIXTURES),
-    'partitioning': {'data_parallel', 'fsdp', 'model_parallel_2'},
+    'partitioning': {
+      'cpu',
+      'data_parallel',
+      'fsdp',
+      'model_parallel_2',
+      'one_gpu',
+    },
     'protocols': set(protocols.PROTOCOLS),
     'runs': set(RUNS),
   }

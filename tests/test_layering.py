@@ -21,10 +21,10 @@ BASE = ('', 'errors', 'types', 'tree_paths', 't5_config', 'atomic_files')
 MAY_IMPORT = {
   # The model. t5 imports no method: it is given extension points.
   'layers': (),
-  'extension': ('layers',),
-  'stacks': ('layers', 'extension'),
-  't5': ('layers', 'extension', 'stacks'),
-  'model': ('extension', 't5'),
+  'extension': ('layers', 'partitioning'),
+  'stacks': ('layers', 'extension', 'partitioning'),
+  't5': ('layers', 'extension', 'partitioning', 'stacks'),
+  'model': ('extension', 'partitioning', 't5'),
   'conditioning': ('layers',),
   # A method is one file on the extension points; methods never meet.
   'methods.*': (
@@ -36,11 +36,12 @@ MAY_IMPORT = {
     'ops.*',
   ),
   'bottleneck': (),
-  'ops.*': ('ops.*',),
+  'ops.*': ('current_mesh', 'ops.*'),
   'losses': (),
   'decoding': ('losses', 'model'),
   # The optimiser and where arrays lie.
-  'partitioning': (),
+  'current_mesh': (),
+  'partitioning': ('current_mesh',),
   'schedules': (),
   'adafactor': (),
   'trainable': (),

@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 import pytest
@@ -16,15 +17,18 @@ def mesh_of(data, model):
 @pytest.mark.parametrize(
   ('config', 'shape'),
   [
-    (MeshConfig(), (8, 1)),
-    (MeshConfig(model=2), (4, 2)),
-    (MeshConfig(data=2, model=4), (2, 4)),
-    (MeshConfig(data=1, model=8), (1, 8)),
+    (MeshConfig(), (1, 8, 1, 1)),
+    (MeshConfig(model=2), (1, 4, 1, 2)),
+    (MeshConfig(data=2, model=4), (1, 2, 1, 4)),
+    (MeshConfig(data=1, model=8), (1, 1, 1, 8)),
+    (MeshConfig(data=1, fsdp=-1, model=2), (1, 1, 4, 2)),
+    (MeshConfig(slices=2, fsdp=4), (2, 1, 4, 1)),
+    (MeshConfig(slices=2, data=2, fsdp=2), (2, 2, 2, 1)),
   ],
 )
 def test_mesh_uses_every_device_once(config, shape):
   mesh = partitioning.make_mesh(config)
-  assert mesh.axis_names == ('data', 'model')
+  assert mesh.axis_names == ('slice', 'data', 'fsdp', 'model')
   assert mesh.devices.shape == shape
   assert set(mesh.devices.flat) == set(jax.devices())
 
@@ -32,7 +36,7 @@ def test_mesh_uses_every_device_once(config, shape):
 def test_mesh_over_given_devices():
   devices = jax.devices()[2:5]
   mesh = partitioning.make_mesh(MeshConfig(), devices)
-  assert mesh.devices.shape == (3, 1)
+  assert mesh.devices.shape == (1, 3, 1, 1)
   assert set(mesh.devices.flat) == set(devices)
 
 
@@ -42,6 +46,8 @@ def test_mesh_over_given_devices():
     (MeshConfig(model=3), 8),
     (MeshConfig(data=2, model=2), 8),
     (MeshConfig(model=4), 2),
+    (MeshConfig(slices=3), 8),
+    (MeshConfig(data=1, fsdp=4), 8),
   ],
 )
 def test_mesh_that_does_not_use_all_devices_is_refused(config, devices):
@@ -54,7 +60,17 @@ def test_mesh_that_does_not_use_all_devices_is_refused(config, devices):
   [
     ({'data': 0}, 'data is 0'),
     ({'data': -2}, 'data is'),
-    ({'model': 0}, 'model'),
+    ({'model': 0}, 'model is 0, but must be at least 1.$'),
+    ({'model': -1}, 'model is -1'),
+    ({'slices': -1}, 'slices is -1'),
+    ({'fsdp': 0}, 'fsdp is 0, but must be at least 1, or -1'),
+    ({'data': -1, 'fsdp': -1}, 'data and MeshConfig.fsdp are both -1'),
+    (
+      {'rules': (('mpl', 'model'),)},
+      "rules: no array has an axis 'mpl'.*'mlp'",
+    ),
+    ({'rules': (('mlp', 'modle'),)}, "rules: 'mlp' -> 'modle'.*'model'"),
+    ({'rules': (('mlp', ('fsdp', 'fsdp')),)}, 'rules: .* a mesh axis twice'),
   ],
 )
 def test_impossible_mesh_sizes_are_refused(values, field):
@@ -62,38 +78,54 @@ def test_impossible_mesh_sizes_are_refused(values, field):
     MeshConfig(**values)
 
 
+ROWS = ('slice', 'data', 'fsdp')
+
+
 @pytest.mark.parametrize(
-  ('shape', 'axes', 'plain', 'fsdp'),
+  ('shape', 'axes', 'spec'),
   [
-    ((24, 8), ('vocab', 'embed'), P('model', None), P('model', 'data')),
+    ((24, 8), ('vocab', 'embed'), P('model', 'fsdp')),
+    ((3, 8, 12), ('layers', 'embed', 'joined_kv'), P(None, 'fsdp', 'model')),
+    ((3, 12, 8), ('layers', 'mlp', 'embed'), P(None, 'model', 'fsdp')),
+    ((5, 6), ('relpos_buckets', 'heads'), P(None, 'model')),
+    ((3, 8, 5), ('layers', 'embed', 'grid_row'), P(None, 'fsdp', None)),
+    ((7, 9), ('tasks', 'task_embed'), P(None, None)),
+    ((16, 12), ('batch', 'length'), P(ROWS, None)),
     (
-      (3, 8, 12),
-      ('layers', 'embed', 'joined_kv'),
-      P(None, None, 'model'),
-      P(None, 'data', 'model'),
+      (16, 12, 7),
+      ('batch', 'length', 'activation_embed'),
+      P(ROWS, None, None),
     ),
-    (
-      (3, 12, 8),
-      ('layers', 'mlp', 'embed'),
-      P(None, 'model', None),
-      P(None, 'model', 'data'),
-    ),
-    ((5, 6), ('relpos_buckets', 'heads'), P(None, 'model'), P(None, 'model')),
-    ((3, 8, 5), ('layers', 'embed', 'grid_row'), P(), P(None, 'data', None)),
-    ((7, 9), ('tasks', 'task_embed'), P(), P()),
-    ((16, 12), ('batch', 'length'), P('data', None), P('data', None)),
-    ((), (), P(), P()),
+    ((), (), P()),
   ],
 )
-def test_rules(shape, axes, plain, fsdp):
-  mesh = mesh_of(4, 2)
-  for rules, expected in (
-    (MeshConfig().rules(), plain),
-    (MeshConfig(fsdp=True).rules(), fsdp),
+def test_rules(shape, axes, spec):
+  mesh = partitioning.make_mesh(MeshConfig(slices=2, data=1, fsdp=2, model=2))
+  assert partitioning.partition_spec('w', shape, axes, mesh) == spec
+
+
+def test_rules_can_be_replaced():
+  config = MeshConfig(
+    data=2, fsdp=2, model=2, rules=(('mlp', ('model', 'data')), ('vocab', None))
+  )
+  mesh, rules = partitioning.make_mesh(config), config.axis_rules()
+
+  def spec(*axes):
+    return partitioning.partition_spec('w', (8,) * len(axes), axes, mesh, rules)
+
+  assert spec('embed', 'mlp') == P('fsdp', ('model', 'data'))
+  assert spec('vocab', 'embed') == P(None, 'fsdp')
+  assert spec('heads', 'mlp') == P('model', 'data')
+
+
+def test_a_dimension_is_divided_by_the_product_of_its_axes():
+  mesh = partitioning.make_mesh(MeshConfig(slices=2, data=2, fsdp=2))
+  with pytest.raises(
+    UserError,
+    match="size 12 cannot be divided over the 8 devices of mesh axis 'slice' x"
+    " 'data' x 'fsdp'",
   ):
-    spec = partitioning.partition_spec('w', shape, axes, mesh, rules)
-    padded = tuple(expected) + (None,) * (len(shape) - len(expected))
-    assert tuple(spec) == padded
+    partitioning.check_batch_size(12, mesh)
 
 
 def test_a_mesh_axis_divides_an_array_once():
@@ -112,8 +144,8 @@ def test_a_mesh_axis_divides_an_array_once():
 
 def test_every_logical_axis_of_the_design_has_a_rule():
   names = (
-    'batch length embed mlp heads kv joined_kv layers vocab relpos_buckets '
-    'tasks task_embed bottleneck grid_row grid_col window'
+    'batch length activation_embed embed mlp heads kv joined_kv layers vocab '
+    'relpos_buckets tasks task_embed bottleneck grid_row grid_col window'
   )
   assert set(partitioning.DEFAULT_RULES) == set(names.split())
 
@@ -129,7 +161,7 @@ def test_every_logical_axis_of_the_design_has_a_rule():
     (
       ('layers', 'mlp'),
       {'layers': None, 'mlp': 'tensor'},
-      ['encoder/wo', "'mlp' -> 'tensor'", 'size 7', 'data, model'],
+      ['encoder/wo', "'mlp' -> 'tensor'", 'size 7', 'slice, data, fsdp, model'],
     ),
     (
       ('layers', 'mlp'),
@@ -159,8 +191,48 @@ def test_rows_of_a_batch_are_divided_over_the_data_axis():
     np.arange(24).reshape(8, 3), partitioning.batch_sharding(mesh)
   )
   for shard in rows.addressable_shards:
-    place = int(np.argwhere(mesh.devices == shard.device)[0, 0])
+    place = int(np.argwhere(mesh.devices == shard.device)[0, 1])
     np.testing.assert_array_equal(shard.data, rows[2 * place : 2 * place + 2])
   partitioning.check_batch_size(12, mesh)
   with pytest.raises(UserError, match='size 6 cannot be divided over the 4'):
     partitioning.check_batch_size(6, mesh)
+
+
+def test_microbatches_are_divided_too():
+  mesh = mesh_of(4, 2)
+  partitioning.check_batch_size(24, mesh, microbatches=3)
+  with pytest.raises(UserError, match='24/12.*size 2 cannot be divided'):
+    partitioning.check_batch_size(24, mesh, microbatches=12)
+  with pytest.raises(UserError, match='microbatches = 5 does not divide'):
+    partitioning.check_batch_size(24, mesh, microbatches=5)
+
+
+def test_constrain_lays_a_value_as_the_rules_say():
+  mesh = partitioning.make_mesh(MeshConfig(slices=2, data=1, fsdp=2, model=2))
+  x = jnp.arange(4 * 3 * 6.0).reshape(4, 3, 6)
+
+  def laid(*axes):
+    return jax.jit(lambda x: partitioning.constrain(x * 1, axes))(x).sharding
+
+  with jax.set_mesh(mesh):
+    assert laid('batch', 'length', 'mlp').spec == P(
+      ('slice', 'fsdp'), None, 'model'
+    )
+    assert laid('batch', 'length', 'activation_embed').is_equivalent_to(
+      NamedSharding(mesh, P(('slice', 'fsdp'))), 3
+    )
+  assert partitioning.constrain(x, ('batch', 'length', 'mlp')) is x
+
+
+def test_bytes_per_device_count_one_share():
+  mesh = partitioning.make_mesh(MeshConfig(data=1, fsdp=4, model=2))
+  abstract = {
+    'divided': ((12, 6), jnp.float32, P('fsdp', 'model')),
+    'half': ((10, 3), jnp.bfloat16, P('model')),
+    'whole': ((7,), jnp.int32, P()),
+  }
+  tree = {
+    name: jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+    for name, (shape, dtype, spec) in abstract.items()
+  }
+  assert partitioning.bytes_per_device(tree) == 3 * 3 * 4 + 5 * 3 * 2 + 7 * 4

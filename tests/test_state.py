@@ -70,9 +70,9 @@ def train(name, config, devices=None, steps=3):
   tx = optimizer(name)
   mesh = partitioning.make_mesh(config, devices)
   first = state.create_state(
-    FakeModel(), tx, jax.random.key(5), mesh, config.rules()
+    FakeModel(), tx, jax.random.key(5), mesh, config.axis_rules()
   )
-  shardings = state.state_shardings(FakeModel(), tx, mesh, config.rules())
+  shardings = state.state_shardings(FakeModel(), tx, mesh, config.axis_rules())
 
   def step(current, ids):
     grads = jax.grad(loss)(current.params, ids)
@@ -95,7 +95,7 @@ def train(name, config, devices=None, steps=3):
 @pytest.mark.parametrize(
   ('name', 'config'),
   [
-    ('adafactor', MeshConfig(model=2, fsdp=True)),
+    ('adafactor', MeshConfig(data=1, fsdp=4, model=2)),
     ('adamw', MeshConfig(data=2, model=4)),
   ],
 )
@@ -112,10 +112,14 @@ def test_the_mesh_changes_where_the_state_lies_and_not_its_values(name, config):
 
 
 def test_every_leaf_is_born_in_its_place():
-  config = MeshConfig(model=2, fsdp=True)
+  config = MeshConfig(data=1, fsdp=4, model=2)
   mesh = partitioning.make_mesh(config)
   born = state.create_state(
-    FakeModel(), optimizer('adafactor'), jax.random.key(0), mesh, config.rules()
+    FakeModel(),
+    optimizer('adafactor'),
+    jax.random.key(0),
+    mesh,
+    config.axis_rules(),
   )
   specs = {
     path: leaf.sharding.spec for path, leaf in tree_paths.flatten(born).items()
@@ -123,20 +127,20 @@ def test_every_leaf_is_born_in_its_place():
   moments = 'opt_state/1/0/moments'
   assert specs == {
     'step': P(),
-    'params/embedding': P('model', 'data'),
-    'params/final/scale': P('data'),
-    'params/layers/norm': P(None, 'data'),
-    'params/layers/wi': P(None, 'data', 'model'),
-    'params/layers/wo': P(None, 'model', 'data'),
+    'params/embedding': P('model', 'fsdp'),
+    'params/final/scale': P('fsdp'),
+    'params/layers/norm': P(None, 'fsdp'),
+    'params/layers/wi': P(None, 'fsdp', 'model'),
+    'params/layers/wo': P(None, 'model', 'fsdp'),
     'opt_state/1/0/count': P(),
     f'{moments}/embedding/row': P('model'),
-    f'{moments}/embedding/column': P('data'),
-    f'{moments}/final/scale/full': P('data'),
-    f'{moments}/layers/norm/full': P(None, 'data'),
-    f'{moments}/layers/wi/row': P(None, 'data'),
+    f'{moments}/embedding/column': P('fsdp'),
+    f'{moments}/final/scale/full': P('fsdp'),
+    f'{moments}/layers/norm/full': P(None, 'fsdp'),
+    f'{moments}/layers/wi/row': P(None, 'fsdp'),
     f'{moments}/layers/wi/column': P(None, 'model'),
     f'{moments}/layers/wo/row': P(None, 'model'),
-    f'{moments}/layers/wo/column': P(None, 'data'),
+    f'{moments}/layers/wo/column': P(None, 'fsdp'),
     'opt_state/1/1/count': P(),
   }
   assert born.params['layers']['wi'].addressable_shards[0].data.shape == (
@@ -147,15 +151,15 @@ def test_every_leaf_is_born_in_its_place():
 
 
 def test_adam_moments_lie_with_their_parameters():
-  config = MeshConfig(data=2, model=4, fsdp=True)
+  config = MeshConfig(data=1, fsdp=2, model=4)
   mesh = partitioning.make_mesh(config)
   found = state.state_shardings(
-    FakeModel(), optimizer('adamw'), mesh, config.rules()
+    FakeModel(), optimizer('adamw'), mesh, config.axis_rules()
   )
   adam = found.opt_state[1][0]
   assert adam.mu == found.params
   assert adam.nu == found.params
-  assert found.params['layers']['wo'].spec == P(None, 'model', 'data')
+  assert found.params['layers']['wo'].spec == P(None, 'model', 'fsdp')
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)

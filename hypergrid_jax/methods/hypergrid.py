@@ -18,6 +18,7 @@ same vector in training and in cached decoding.
 """
 
 import dataclasses
+import functools
 from typing import Literal, get_args
 
 from flax import nnx
@@ -305,6 +306,7 @@ class GatedMlpBlock(layers.MlpBlock):
     self.method = method
     self.reads_input = site.stack == 'encoder' and method.state != 'task'
     self.gated = method.gated_kernels(site.config)
+    self.partition = functools.partial(partition, rules=site.rules)
 
   def matmul(self, x, cond, segments):
     """Gated for the selected kernels, plain for the others."""
@@ -328,7 +330,7 @@ class GatedMlpBlock(layers.MlpBlock):
         scale=gate['scale'],
         offset=gate['offset'],
         implementation=self.method.implementation,
-        partition=partition(name),
+        partition=self.partition(name),
       )
 
     return multiply
@@ -340,11 +342,15 @@ class GatedMlpBlock(layers.MlpBlock):
     return self.plain_matmul(name, u) * values.astype(self.dtype)
 
 
-def partition(name: str) -> partitions.Partition:
-  """Which mesh axes divide the product with a feed-forward kernel."""
-  axes = ('mlp', 'embed') if name == 'wo' else ('embed', 'mlp')
-  inputs, outputs = (partitioning.DEFAULT_RULES[axis] for axis in axes)
-  return partitions.Partition(partitioning.DATA, inputs, outputs)
+def partition(name: str, rules: partitioning.Rules) -> partitions.Partition:
+  """Which mesh axes divide the product with a feed-forward kernel.
+
+  As the activations lie: what only the parameters are divided by, such as
+  'fsdp', is gathered before the product.
+  """
+  axes = ('mlp', 'activation_embed')
+  inputs, outputs = axes if name == 'wo' else axes[::-1]
+  return partitions.Partition(rules['batch'], rules[inputs], rules[outputs])
 
 
 def factor(

@@ -22,13 +22,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from hypergrid_jax import current_mesh
 from hypergrid_jax.ops import choices, reference, xla_forms
-from hypergrid_jax.ops.partitions import (
-  WHOLE,
-  Divided,
-  Partition,
-  axis_size,
-)
+from hypergrid_jax.ops.partitions import WHOLE, Divided, Partition
 
 
 def gated_matmul(
@@ -82,9 +78,12 @@ def gated_matmul(
       u, kernel, row, col, segment_ids, scale=scale, offset=offset
     )
   axes = partition.on_current_mesh(b, k, n)
-  shards = axis_size(axes.inputs), axis_size(axes.outputs)
+  shards = (
+    current_mesh.axis_size(axes.inputs),
+    current_mesh.axis_size(axes.outputs),
+  )
   problem = choices.Problem(
-    batch=b // axis_size(axes.batch),
+    batch=b // current_mesh.axis_size(axes.batch),
     length=length,
     k=k // shards[0],
     n=n // shards[1],

@@ -7,16 +7,18 @@ or N with the blocks of the grid that lie there.
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import PartitionSpec
+
+from hypergrid_jax import current_mesh
+from hypergrid_jax.current_mesh import MeshAxes
 
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
-  """Names of the mesh axes that divide a gated matmul, None for none.
+  """The mesh axes that divide a gated matmul, each one, several or None.
 
   Names that the current mesh (`jax.set_mesh`) lacks, and axes that do not
   divide a size, are ignored.
@@ -24,43 +26,23 @@ class Partition:
   Attributes:
     batch: divides the rows of u.
     inputs: divides K.
-    outputs: divides N; another axis than `inputs`.
+    outputs: divides N; other axes than `inputs`.
   """
 
-  batch: str | None = None
-  inputs: str | None = None
-  outputs: str | None = None
+  batch: MeshAxes = None
+  inputs: MeshAxes = None
+  outputs: MeshAxes = None
 
   def on_current_mesh(self, batch: int, k: int, n: int) -> 'Partition':
     """Only what the current mesh has and divides."""
-
-    def usable(axis, size):
-      count = axis_size(axis)
-      return axis if count > 1 and size % count == 0 else None
-
     return Partition(
-      usable(self.batch, batch),
-      usable(self.inputs, k),
-      usable(self.outputs, n),
+      current_mesh.dividing(self.batch, batch),
+      current_mesh.dividing(self.inputs, k),
+      current_mesh.dividing(self.outputs, n),
     )
 
 
 WHOLE = Partition()
-
-
-def devices() -> int:
-  """Over how many devices the current mesh divides the work."""
-  mesh = jax.sharding.get_abstract_mesh()
-  return math.prod(axis_size(axis) for axis in mesh.axis_names)
-
-
-def axis_size(axis: str | None) -> int:
-  """Devices along an axis of the current mesh that is not yet divided."""
-  mesh = jax.sharding.get_abstract_mesh()
-  if axis not in mesh.axis_names:
-    return 1
-  at = mesh.axis_names.index(axis)
-  return 1 if mesh.axis_types[at] == AxisType.Manual else mesh.axis_sizes[at]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +102,7 @@ class Divided:
     return PartitionSpec(self.axes.batch, None, self.axes.outputs)
 
   def _run(self, local, in_specs, out_specs):
-    if devices() == 1:
+    if current_mesh.devices() == 1:
       return local
     return jax.shard_map(
       local, in_specs=in_specs, out_specs=out_specs, check_vma=False

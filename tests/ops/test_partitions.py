@@ -31,6 +31,11 @@ MESHES = {
   'fully sharded': ((4, 2), ('model', 'data'), Partition('data', 'model')),
   'inputs': ((2, 4), ('model', None), Partition('data', 'model')),
   'outputs': ((2, 4), (None, 'model'), Partition('data', None, 'model')),
+  'several axes': (
+    (2, 2),
+    (None, None),
+    Partition(('slice', 'data', 'model')),
+  ),
   'too many rows': ((8, 1), (None, None), Partition('data', 'model')),
 }
 
@@ -120,6 +125,9 @@ def test_axes_that_the_mesh_lacks_or_that_do_not_divide_are_ignored():
   mesh = jax.make_mesh(
     (2, 4), ('data', 'model'), axis_types=(AxisType.Auto,) * 2
   )
+  joined = Partition(('pod', 'data', 'model'), ('pod',))
   with jax.set_mesh(mesh):
+    assert joined.on_current_mesh(16, 6, 4) == Partition(('data', 'model'))
+    assert joined.on_current_mesh(12, 6, 4) == Partition()
     assert partition.on_current_mesh(8, 6, 4) == Partition('data')
     assert partition.on_current_mesh(7, 8, 4) == Partition(None, 'model')
