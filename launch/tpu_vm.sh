@@ -214,8 +214,9 @@ recover() {
 
 # Deletes the slice after success, and says how to otherwise.
 clean_up() {
-  if [[ $dry_run || ($worst == 0 && $created && ! $stop_asked) ]] &&
-    [[ ! $keep ]]; then
+  if [[ $dry_run ]]; then
+    [[ $keep ]] || delete
+  elif [[ $created && ! $keep && ! $stop_asked ]] && ((worst == 0)); then
     delete
   else
     note 'the slice is not deleted, and costs money until you run:'

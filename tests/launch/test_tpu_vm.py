@@ -130,9 +130,10 @@ def test_arguments_and_variables_arrive_on_every_host_as_they_were(cloud):
   }
 
 
-@pytest.mark.parametrize('code', [0, 1, 137])
+@pytest.mark.parametrize('code', [0, 1, 2, 137])
 def test_a_preempted_slice_is_created_anew_and_the_run_goes_on(cloud, code):
-  # Whatever the codes are: SIGTERM came, a partner was lost, all were killed.
+  # Whatever the codes are: SIGTERM came, a partner was lost or did not come to
+  # the start, all were killed.
   cloud.add(
     'hypergrid',
     '[[ -e $STUBS/again ]] && exit\n'
@@ -171,7 +172,8 @@ def test_a_lost_connection_is_taken_up_again(cloud):
   cloud.add('hypergrid', 'echo step 1; sleep 1; echo step 2')
   # The first connection to the second host breaks after a while.
   broken = (
-    'if [[ $command == *follow* && $worker == 1 && ! -e $STUBS/broken ]]; then\n'
+    'if [[ $command == *follow* && $worker == 1 &&\n'
+    '    ! -e $STUBS/broken ]]; then\n'
     '  touch "$STUBS/broken"\n'
     '  set -m; on_host 1 & sleep 0.5; { kill -- -$!; wait $!; } 2>/dev/null\n'
     '  on_host 1; exit\nfi\n'
