@@ -141,6 +141,7 @@ def main():
   os.dup2(2, 1)  # gloo says hello there
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', devices)
+  agreement.TIMEOUT_SECONDS = 20.0
   jax.distributed.initialize(f'localhost:{port}', processes, process)
   handler = logging.Handler()
   handler.emit = lambda record: _WARNINGS.append(record.getMessage())
