@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from tests.test_experiment import bindings_of
 
 ASKED = os.environ.get('HYPERGRID_KILLS')
 KILLS = int(ASKED or 3)
-STEPS_BETWEEN_KILLS, PERIOD = 8, 2
+STEPS_BETWEEN_KILLS, PERIOD = 24, 3
 AIMS = ('write', 'steps', 'start', 'write')
 _LOG = logging.getLogger(__name__)
 
@@ -98,41 +99,54 @@ def finish(directory, bindings, cache):
   assert process.returncode == 0, output
 
 
+def kill(directory, bindings, cache, aim, rng, longest):
+  """Starts the run and kills it; returns how that went, and its output.
+
+  Args:
+    directory: of the run.
+    bindings: of the run.
+    cache: of compiled programs.
+    aim: see `Kill`.
+    rng: chooses the moment.
+    longest: seconds to wait at most when the aim is the start.
+  """
+  finished, left = checkpoints_of(directory)
+  begun = max(finished, default=0)
+  process, began = start(directory, bindings, cache), time.monotonic()
+
+  def writes():
+    return set(checkpoints_of(directory)[1]) - set(left)
+
+  def has_saved(steps=1):
+    return max(checkpoints_of(directory)[0], default=0) >= begun + steps
+
+  if aim == 'start':
+    end = began + rng.uniform(0.0, longest)
+    wait_until(process, lambda: time.monotonic() > end or has_saved())
+  elif aim == 'write':
+    wait_until(process, writes)
+    time.sleep(rng.uniform(0.0, 0.03))
+  else:
+    steps = PERIOD * int(rng.integers(1, 4))
+    wait_until(process, lambda: has_saved(steps))
+    time.sleep(rng.uniform(0.0, 0.05))
+  process.kill()
+  seconds = time.monotonic() - began
+  output = process.communicate()[0]
+  assert process.returncode == -signal.SIGKILL, output
+  finished, unfinished = checkpoints_of(directory)
+  return (
+    Kill(aim, begun, max(finished, default=0), unfinished, round(seconds, 2)),
+    output,
+  )
+
+
 def wait_until(process, reached):
   deadline = time.monotonic() + 300
   while not reached():
     assert process.poll() is None, process.stdout.read()
     assert time.monotonic() < deadline
     time.sleep(0.0005)
-
-
-def kill(directory, bindings, cache, aim, rng):
-  """Starts the run and kills it; returns how that went, and its output."""
-  finished, left = checkpoints_of(directory)
-  begun = max(finished, default=0)
-  process, began = start(directory, bindings, cache), time.monotonic()
-
-  def writes():
-    done, unfinished = checkpoints_of(directory)
-    return set(unfinished) - set(left) and max(done, default=0) >= begun
-
-  def has_saved():
-    return max(checkpoints_of(directory)[0], default=0) > begun
-
-  if aim == 'start':
-    time.sleep(rng.uniform(0.0, 8.0))
-  else:
-    wait_until(process, writes if aim == 'write' else has_saved)
-    time.sleep(rng.uniform(0.0, 0.03 if aim == 'write' else 0.5))
-  process.kill()
-  seconds = time.monotonic() - began
-  output = process.communicate()[0]
-  assert process.returncode == -9, output
-  finished, unfinished = checkpoints_of(directory)
-  return (
-    Kill(aim, begun, max(finished, default=0), unfinished, round(seconds, 2)),
-    output,
-  )
 
 
 def logged(directory):
@@ -165,17 +179,19 @@ def test_killed_runs_end_with_the_bits_of_a_straight_one(tmp_path):
     f'train.num_steps={num_steps}',
     f'train.checkpoint_period={PERIOD}',
     'train.keep_checkpoints=2',
+    'train.log_period=1',
     'evaluate.limit=4',
   )
   cache = tmp_path / 'cache'
   finish(straight, bindings, cache)
   kills = []
   for aim in itertools.islice(itertools.cycle(AIMS), KILLS):
-    one, output = kill(killed, bindings, cache, aim, rng)
+    # A start takes about as long as the shortest way to a kill while saving.
+    longest = min((k.seconds for k in kills if k.aim != 'start'), default=0)
+    one, output = kill(killed, bindings, cache, aim, rng, longest)
     _LOG.info('%s', one)
     for step in re.findall(r'the checkpoint of step (\d+)', output):
       assert int(step) == one.begun
-    assert one.newest < num_steps, 'the run ended before it was killed'
     kills.append(one)
   assert any(one.unfinished for one in kills)
   finish(killed, bindings, cache)
