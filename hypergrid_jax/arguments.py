@@ -288,6 +288,11 @@ def _add_precompile(added):
     help='how many such slices; default mesh.slices',
   )
   parser.add_argument(
+    '--program',
+    choices=('train', 'decode'),
+    help='compile only this one; default both',
+  )
+  parser.add_argument(
     '--quick',
     action='store_true',
     help='optimise less, which takes a fifth of the time: the same FLOPs, more'

@@ -96,6 +96,7 @@ def precompile(options: argparse.Namespace) -> int:
     run,
     options.topology,
     slices=options.slices,
+    program=options.program,
     quick=options.quick,
     json_file=options.json,
     console=_console(),

@@ -68,8 +68,8 @@ def find(
     report: called with every change that was tried.
 
   Returns:
-    The changes that fit, the cheapest first by the lower bound of their time;
-    empty when none does.
+    The changes that fit, the cheapest first by the largest time of their
+    roofline; empty when none does.
   """
   fitting = []
   for change in candidates(run, len(topology.devices)):

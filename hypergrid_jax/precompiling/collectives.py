@@ -156,8 +156,12 @@ def _group(instruction, devices: int) -> list[int]:
   if pairs is not None:
     found = _braces(pairs)
     return max(found, key=lambda pair: len(set(pair)), default=[0])
-  text = instruction.attribute('replica_groups') or ''
-  groups = replica_groups(text)
+  # The third way has a comma in it, where an attribute ends otherwise.
+  found = re.search(
+    r'replica_groups=(mesh[^{]*\{[^}]*\})', instruction.attributes
+  )
+  text = found[1] if found else instruction.attribute('replica_groups')
+  groups = replica_groups(text) if text not in (None, '{}') else []
   return groups[0] if groups else list(range(devices))
 
 
@@ -166,13 +170,14 @@ def replica_groups(text: str) -> list[list[int]]:
 
   '{{0,1},{2,3}}' lists them. '[2,4]<=[4,2]T(1,0)' numbers an array of sizes
   4 x 2, transposes it and cuts it into rows. "mesh['a'=4,'b'=2] {'a'}" takes
-  the devices along axes of an array; "'a':(2)2" is the part of size 2 of an
-  axis, after a part of size 2.
+  the devices along axes of an array, numbered as 'device_ids=([8]T(0))' says
+  after a comma; "'a':(2)2" is the part of size 2 of an axis, after a part of
+  size 2.
 
   Raises:
     ValueError: the text is none of these.
   """
-  if text.startswith('mesh'):
+  if text.startswith('mesh') and '{' in text:
     return _mesh_groups(text)
   if '<=' in text:
     shape, order = text.split('<=')

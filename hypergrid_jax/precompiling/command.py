@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from rich.console import Console
@@ -27,6 +27,7 @@ def precompile(
   topology_name: str,
   *,
   slices: int | None = None,
+  program: Literal['train', 'decode'] | None = None,
   quick: bool = False,
   json_file: str | os.PathLike[str] | None = None,
   console: Console,
@@ -37,6 +38,7 @@ def precompile(
     run: the configuration.
     topology_name: see `topologies.find`.
     slices: how many such slices; None as in the configuration.
+    program: compile only this one; None for both.
     quick: let the compiler optimise less; see `--help`.
     json_file: where to write everything as JSON.
     console: for what a person sees.
@@ -73,8 +75,11 @@ def precompile(
     highlight=False,
   )
   with _optimising('O1' if quick else None):
-    fits = _train(parts, topology, expected, facts, console)
-    fits = _decode(parts, topology, facts, console) and fits
+    fits = True
+    if program != 'decode':
+      fits = _train(parts, topology, expected, facts, console)
+    if program != 'train':
+      fits = _decode(parts, topology, facts, console) and fits
   if json_file is not None:
     atomic_files.write_text(json_file, json.dumps(facts, indent=2) + '\n')
   return FITS if fits else DOES_NOT_FIT

@@ -21,18 +21,18 @@ SECONDS_PER_HOUR = 3600
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-  """Lower bounds of a program's time, in seconds, one for each limit.
+  """How long a program takes, in seconds, if only one thing limits it.
 
-  The compute bound is FLOPs at the chip's published peak; the memory bound is
-  the estimate of `hlo_costs`; the network bounds take all links of a chip as
-  busy. What overlaps with what is not known, so that the largest is a lower
-  bound of the whole.
+  The time of compute is FLOPs at the chip's published peak, and that of the
+  networks takes all links of a chip as busy: both are lower bounds. The time of
+  memory is from the estimate of `hlo_costs`, which can be too high. At best all
+  of them overlap, and the largest is the time of the whole.
 
   Attributes:
-    compute: of matrix products.
-    memory: of main memory.
-    ici: of the network in a slice.
-    dcn: of the network between slices.
+    compute: matrix products.
+    memory: reads and writes of main memory.
+    ici: messages in a slice.
+    dcn: messages between slices.
   """
 
   compute: float
@@ -61,7 +61,7 @@ class Measures:
     available: bytes that programs can use; None when not known.
     costs: FLOPs and bytes of memory.
     collectives: messages between devices.
-    roofline: lower bounds of its time; None for CPUs.
+    roofline: times by limit; None for CPUs.
     compile_seconds: how long compiling took on this machine.
   """
 
@@ -181,9 +181,18 @@ def _roofline(costs, found, chip) -> Roofline | None:
 
 def chip_hours(
   measures: Measures, topology: topologies.Topology, steps: int
-) -> float | None:
-  """Lower bound of the chip-hours of so many steps; None for CPUs."""
-  if measures.roofline is None:
+) -> dict[str, float] | None:
+  """Chip-hours of so many steps; None for CPUs.
+
+  Returns:
+    `estimate`, from the largest time of the roofline, and `least`, from the
+    FLOPs at the chip's peak alone.
+  """
+  roofline = measures.roofline
+  if roofline is None:
     return None
-  seconds = steps * measures.roofline.seconds
-  return seconds * len(topology.devices) / SECONDS_PER_HOUR
+  hours = steps * len(topology.devices) / SECONDS_PER_HOUR
+  return {
+    'estimate': hours * roofline.seconds,
+    'least': hours * roofline.compute,
+  }

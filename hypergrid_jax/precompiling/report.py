@@ -57,9 +57,9 @@ def show_program(
   if roofline is not None:
     _line(
       console,
-      f'Lower bounds of its time: compute {_milliseconds(roofline.compute)},'
-      f' memory {_milliseconds(roofline.memory)}, network in a slice'
-      f' {_milliseconds(roofline.ici)}, between slices'
+      f'Time by limit, at best: compute {_milliseconds(roofline.compute)},'
+      f' memory {_milliseconds(roofline.memory)} (an estimate), network in a'
+      f' slice {_milliseconds(roofline.ici)}, between slices'
       f' {_milliseconds(roofline.dcn)}. The largest is {roofline.limit}.',
     )
 
@@ -82,7 +82,7 @@ def show_tried(tried: advice.Tried, *, console: Console) -> None:
     return
   _line(
     console,
-    f'  {tried.change}: fits in {_bytes(tried.measures.needed)}, lower bound'
+    f'  {tried.change}: fits in {_bytes(tried.measures.needed)}, at best'
     f' {_milliseconds(tried.measures.roofline.seconds)} per step',
   )
 
@@ -97,12 +97,13 @@ def show_chip_hours(
   """Prints the estimate for the whole run, if there is one."""
   hours = measures.chip_hours(measured, topology, steps)
   if hours is not None:
+    estimate = hours['estimate']
     _line(
       console,
-      f'Estimate for train.num_steps = {steps:,}: at least {hours:,.1f}'
-      f' chip-hours, {hours / len(topology.devices):,.2f} hours on {topology}.'
-      ' It is the lower bound above, not a measurement; evaluation and input'
-      ' are not in it.',
+      f'Estimate for train.num_steps = {steps:,}: {estimate:,.1f} chip-hours,'
+      f' {estimate / len(topology.devices):,.2f} hours on {topology}, from the'
+      f' largest time; at the peak of the chips {hours["least"]:,.1f}, a lower'
+      ' bound. Calculated, not measured; evaluation and input are not in it.',
     )
 
 

@@ -176,11 +176,7 @@ def find(name: str, *, slices: int = 1) -> Topology:
   if slices > 1:
     options['num_slices'] = slices
   _check_libtpu()
-  # Two processes may compile at once, as two shells or tests do; the rest
-  # silences messages about the TPU that is not here.
-  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
-  os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-8')
-  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+  _prepare_compiler()
   try:
     found = topologies.get_topology_desc(
       platform='tpu', topology_name=full, **options
@@ -190,6 +186,20 @@ def find(name: str, *, slices: int = 1) -> Topology:
       f'--topology={name}: the compiler refuses it: {error}.{_known_of(chip)}'
     ) from error
   return Topology(full, chip, slices, tuple(found.devices))
+
+
+def _prepare_compiler():
+  """Sets what libtpu reads when it is loaded."""
+  # Two processes may compile at once, as two shells or tests do; the next two
+  # silence messages about the TPU that is not here.
+  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
+  os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-8')
+  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+  # With the compiler's own 64 KiB, programs of wide layers kill the process.
+  given = os.environ.get('LIBTPU_INIT_ARGS', '')
+  if 'fibers_default_thread_stack_size' not in given:
+    more = f'--fibers_default_thread_stack_size={2**20}'
+    os.environ['LIBTPU_INIT_ARGS'] = f'{given} {more}'.strip()
 
 
 def larger(topology: Topology) -> str | None:

@@ -32,9 +32,28 @@ def test_replica_groups(text, groups):
   assert collectives.replica_groups(text) == groups
 
 
+def test_groups_with_a_numbering_of_their_own_are_read_whole():
+  # As the compiler writes it for a slice whose devices are not in its order.
+  text = (
+    'ENTRY %main () -> f32[] {\n'
+    '  %x = bf16[6,4]{1,0} parameter(0)\n'
+    '  ROOT %g = bf16[6,8]{1,0} all-gather(%x), channel_id=5, replica_groups='
+    "mesh['axis_0'=3,'axis_1'=1,'axis_2'=2], device_ids=([2,3]T(1,0))"
+    " {'axis_2'}, dimensions={1}, use_global_device_ids=true\n"
+    '}'
+  )
+  listed = collectives.collectives(
+    hlo_text.parse(text), {'data': 2, 'model': 3}, slice_axis='slice'
+  )
+  # Numbered 0 3 / 1 4 / 2 5: pairs with the same place on the last axis.
+  assert listed == (collectives.Collective('all-gather', ('data',), 1, 96, 48),)
+
+
 def test_unknown_groups_are_refused():
   with pytest.raises(ValueError, match='no groups'):
     collectives.replica_groups('all of them')
+  with pytest.raises(ValueError, match='no groups'):
+    collectives.replica_groups("mesh['a'=4]")
 
 
 @pytest.mark.parametrize(
