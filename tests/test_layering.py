@@ -188,8 +188,8 @@ MAY_IMPORT = {
     'predict',
     'run_setup',
     'state',
+    'step_program',
     'tasks.task_files',
-    'train',
     'trainable',
   ),
   'task_pages': (

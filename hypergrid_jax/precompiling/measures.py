@@ -112,7 +112,7 @@ def decoding(parts: programs.Parts, topology: topologies.Topology) -> Measures:
   begun = time.monotonic()
   compiled = programs.compile_decoding(parts)
   seconds = time.monotonic() - begun
-  held = {'parameters': programs.held(parts.state.params)}
+  held = {'parameters': partitioning.bytes_per_device(parts.state.params)}
   return measure(compiled, parts, topology, held, seconds)
 
 

@@ -1,11 +1,10 @@
 """The two programs of a run, compiled without data, parameters or a TPU.
 
-Train and decode steps are made as `experiment` and `predict` make them, on
-shapes alone.
+They are made as `experiment` and `predict` make them, from shapes alone.
 """
 
 import dataclasses
-import math
+import functools
 import re
 from typing import Any
 
@@ -18,10 +17,10 @@ from hypergrid_jax import (
   partitioning,
   predict,
   run_setup,
+  step_program,
   trainable,
 )
 from hypergrid_jax import state as state_lib
-from hypergrid_jax import train as train_lib
 from hypergrid_jax.data import assembly, vocabularies
 from hypergrid_jax.model import Model
 from hypergrid_jax.precompiling.topologies import Topology
@@ -48,7 +47,7 @@ class DoesNotFitError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-  """A run on a topology, ready to be compiled.
+  """A run on a topology, ready to be compiled: its setup, but for the data.
 
   Attributes:
     run: the configuration.
@@ -64,6 +63,15 @@ class Parts:
   tx: Any
   state: state_lib.TrainState
 
+  @functools.cached_property
+  def trained(self) -> trainable.Trained:
+    """Which parameters train."""
+    return trainable.trained_parameters(
+      self.model.logical_axes,
+      self.run.train.trainable,
+      added=self.model.added,
+    )
+
   @property
   def rows(self) -> jax.sharding.NamedSharding:
     """How the rows of a batch lie on the devices."""
@@ -72,8 +80,8 @@ class Parts:
   def device_bytes(self) -> dict[str, int]:
     """What each device holds of the training state, by kind."""
     return {
-      'parameters': held(self.state.params),
-      'optimiser state': held(self.state.opt_state),
+      'parameters': partitioning.bytes_per_device(self.state.params),
+      'optimiser state': partitioning.bytes_per_device(self.state.opt_state),
     }
 
 
@@ -112,21 +120,8 @@ def compile_training(parts: Parts) -> jax.stages.Compiled:
   Raises:
     DoesNotFitError: it needs more memory than a device has.
   """
-  step = train_lib.make_train_step(
-    parts.model,
-    parts.tx,
-    parts.run.train,
-    trained=trainable.trained_parameters(
-      parts.model.logical_axes,
-      parts.run.train.trainable,
-      added=parts.model.added,
-    ),
-  )
-  key = jax.eval_shape(lambda: jax.random.key(0))
   return _compile(
-    parts,
-    jax.jit(step, donate_argnums=0),
-    (parts.state, batch_shapes(parts), key),
+    parts, lambda: step_program.lower_step(parts, batch_shapes(parts))
   )
 
 
@@ -145,15 +140,12 @@ def compile_decoding(parts: Parts) -> jax.stages.Compiled:
     max_decode_length=length,
   )
   rows = config.batch_size
-  return _compile(
-    parts,
-    decode,
-    (
-      parts.state.params,
-      _rows(parts, (rows, config.length_buckets[-1]), jnp.int32),
-      _rows(parts, (rows,), jnp.int32),
-    ),
+  arguments = (
+    parts.state.params,
+    _rows(parts, (rows, config.length_buckets[-1]), jnp.int32),
+    _rows(parts, (rows,), jnp.int32),
   )
+  return _compile(parts, lambda: decode.lower(*arguments))
 
 
 def batch_shapes(parts: Parts):
@@ -166,22 +158,14 @@ def batch_shapes(parts: Parts):
   )
 
 
-def held(tree: Any) -> int:
-  """Bytes of a tree of sharded shapes on each device, without padding."""
-  return sum(
-    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    for leaf in jax.tree.leaves(tree)
-  )
-
-
 def _rows(parts, shape, dtype):
   return jax.ShapeDtypeStruct(shape, dtype, sharding=parts.rows)
 
 
-def _compile(parts, function, arguments):
+def _compile(parts, lower):
   try:
     with jax.set_mesh(parts.mesh):
-      return function.lower(*arguments).compile()
+      return lower().compile()
   except jax.errors.JaxRuntimeError as error:
     needed = _overflow(str(error))
     if needed is None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hypergrid_jax import cli
+from hypergrid_jax import cli, partitioning
 from hypergrid_jax.precompiling import measures, programs
 from tests.precompiling import runs
 
@@ -31,7 +31,9 @@ def test_a_run_on_the_cpus_here(tmp_path, capsys):
   )
   assert sum(train['memory'].values()) == train['needed']
   # Every device holds half of what has the rule 'model', and of the rest all.
-  state = programs.held(runs.parts('mesh.data=4', 'mesh.model=2').state.params)
+  state = partitioning.bytes_per_device(
+    runs.parts('mesh.data=4', 'mesh.model=2').state.params
+  )
   assert train['memory']['parameters'] == state
   assert {'all-reduce'} <= {one['kind'] for one in train['collectives']}
   assert decode['costs']['unbounded_loops'] == []
