@@ -63,6 +63,7 @@ setuptools.setup(
     'hypergrid_jax.gin',
     'hypergrid_jax.methods',
     'hypergrid_jax.ops',
+    'hypergrid_jax.precompiling',
     'hypergrid_jax.tasks',
     'hypergrid_jax.tasks.sample',
   ],

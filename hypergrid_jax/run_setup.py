@@ -4,6 +4,7 @@ Nothing is allocated here; what a checkpoint, a compiler or a report needs to
 know of a run is known from this alone.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 import math
@@ -185,7 +186,11 @@ def set_up(
 
 
 def build(
-  run: Run, vocabulary_size: int, *, num_tasks: int
+  run: Run,
+  vocabulary_size: int,
+  *,
+  num_tasks: int,
+  devices: Sequence[jax.Device] | None = None,
 ) -> tuple[Model, jax.sharding.Mesh, Any]:
   """Makes model, mesh and optimiser of a run, which need no data.
 
@@ -193,6 +198,7 @@ def build(
     run: the configuration.
     vocabulary_size: ids of the vocabulary.
     num_tasks: tasks that the model tells apart.
+    devices: of the mesh, in place of all that are here.
 
   Raises:
     UserError: the configuration does not fit the vocabulary or the devices.
@@ -205,7 +211,7 @@ def build(
     num_tasks=num_tasks,
     rules=run.mesh.axis_rules(),
   )
-  mesh = partitioning.make_mesh(run.mesh)
+  mesh = partitioning.make_mesh(run.mesh, devices)
   tx = optim.make_optimizer(
     run.optimizer,
     run.schedule,

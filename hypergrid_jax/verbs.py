@@ -91,6 +91,24 @@ def tokenize(options: argparse.Namespace) -> int:
   return 0
 
 
+def precompile(options: argparse.Namespace) -> int:
+  """Compiles a run for devices that are not here."""
+  os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # what is here is not used
+  run = _configured(options)
+
+  from hypergrid_jax.precompiling import command
+
+  return command.precompile(
+    run,
+    options.topology,
+    slices=options.slices,
+    program=options.program,
+    quick=options.quick,
+    json_file=options.json,
+    console=_console(),
+  )
+
+
 def list_tasks(options: argparse.Namespace) -> int:
   """Lists the tasks."""
   from hypergrid_jax import task_pages
