@@ -102,8 +102,8 @@ parse_flags() {
     fi
     shift
   done
-  ((${#command[@]})) || fail 'expected -- and the arguments of hypergrid, as in' \
-    '-- train --gin_file=gin/runs/quickstart.gin. See --help.'
+  ((${#command[@]})) || fail 'expected -- and the arguments of hypergrid, as' \
+    'in -- train --gin_file=gin/runs/quickstart.gin. See --help.'
   whole_number retries 0
   whole_number grace 0
 }
@@ -327,7 +327,8 @@ summarise() {
   if ((worst)); then
     cat "$directory/summary.txt" >&2
   else
-    note "all $(find "$directory" -name '*.exit' | wc -l) hosts finished"
+    note "all $(find "$directory" -name '*.exit' | wc -l) hosts have" \
+      "${stop_asked:+saved or }finished"
   fi
 }
 

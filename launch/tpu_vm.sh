@@ -156,7 +156,8 @@ count_hosts() {
 
 attempt() {
   local i workers=1 code=0
-  job=$name-$(date -u +%Y%m%d-%H%M%S)-$number
+  # Hosts take up again what has the same name.
+  job=$name-$(date -u +%Y%m%d-%H%M%S)-$$-$number
   build_wheel
   if [[ $dry_run ]]; then
     queue_state

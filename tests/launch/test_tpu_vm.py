@@ -136,10 +136,9 @@ def test_a_preempted_slice_is_created_anew_and_the_run_goes_on(cloud, code):
   # the start, all were killed.
   cloud.add(
     'hypergrid',
-    '[[ -e $STUBS/again ]] && exit\n'
-    '((WORKER)) || sleep 0.5\n'
+    'again=$STUBS/again-$WORKER; [[ -e $again ]] && exit; touch "$again"\n'
     'echo PREEMPTED >"$STUBS/slice"; echo SUSPENDED >"$STUBS/queue"\n'
-    f'((WORKER)) || touch "$STUBS/again"; exit {code or 42}',
+    f'exit {code or 42}',
   )
   done = cloud.launch('tpu_vm.sh', *SLICE, '--retries=3', '--', 'train')
   assert done.returncode == 0, done.stderr
@@ -205,7 +204,6 @@ def test_all_hosts_save_when_it_is_told_to_stop(cloud):
 def test_a_slice_that_is_there_is_used_and_left(cloud):
   cloud.launch('tpu_vm.sh', *SLICE, '--keep', '--', 'doctor')
   assert 'queued-resources delete' not in asked(cloud)
-  cloud.environment['STUBS'] = str(cloud.root)
   done = cloud.launch('tpu_vm.sh', *SLICE, '--logs=again', '--', 'train')
   assert done.returncode == 0
   assert asked(cloud).count('queued-resources create') == 1
