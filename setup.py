@@ -18,6 +18,7 @@ REQUIRES = [
   'flax',
   'optax',
   'orbax-checkpoint',
+  'etils[epath]',  # Orbax's own paths
   't5==0.9.4',
   'seqio>=0.0.20',
   'tensorflow-datasets>=4.9.10',

@@ -45,13 +45,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     argv: the arguments after the program's name.
 
   Returns:
-    The flags of the verb; `run`, which runs it on these options; and
-    `bindings`, the NAME=VALUE arguments.
+    The flags of the verb; `run`, which runs it on these options; `bindings`,
+    the NAME=VALUE arguments; and `arguments`, all of them but what tells the
+    processes of a run apart.
 
   Raises:
     UserError: there is no such verb, flag or binding, or one is missing.
   """
   options, rest = _make_parser().parse_known_args(argv)
+  options.arguments = _without_place(argv)
   options.bindings = []
   for argument in rest:
     binding = argument.removeprefix('--gin.')
@@ -59,6 +61,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
       raise errors.UserError(_unknown_argument(argument, options))
     options.bindings.append(binding)
   return options
+
+
+def _without_place(argv: Sequence[str]) -> list[str]:
+  """Leaves --process_id N out."""
+  kept, flag = [], '--process_id'
+  after_flag = False
+  for argument in argv:
+    if not after_flag and not argument.startswith(f'{flag}='):
+      kept += [argument] if argument != flag else []
+    after_flag = argument == flag
+  return kept
 
 
 def _unknown_argument(argument: str, options: argparse.Namespace) -> str:
@@ -154,6 +167,35 @@ def _add_run_flags(parser):
   _add_data_flags(parser)
 
 
+def _add_process_flags(parser):
+  """Adds the flags that connect the processes of one run."""
+  group = parser.add_argument_group(
+    'several processes',
+    'The same command on every host; all see one --model_dir.',
+  )
+  group.add_argument(
+    '--distributed',
+    default='auto',
+    metavar='auto|slurm|tpu|off',
+    help='how to find the others; auto asks SLURM or the TPU, where there is'
+    ' one',
+  )
+  group.add_argument(
+    '--coordinator',
+    metavar='HOST:PORT',
+    help='process 0, to say it oneself; PORT and the next one must be free',
+  )
+  group.add_argument('--num_processes', type=_positive, metavar='N')
+  group.add_argument('--process_id', type=int, metavar='I', help='from 0')
+  group.add_argument(
+    '--start_timeout',
+    type=_positive,
+    default=300,
+    metavar='SECONDS',
+    help='how long to wait for the others; 300',
+  )
+
+
 def _add_train(added):
   parser = _add_verb(
     added,
@@ -170,6 +212,7 @@ def _add_train(added):
     action='store_true',
     help='move what DIR holds aside and start anew',
   )
+  _add_process_flags(parser)
 
 
 def _add_eval(added):
@@ -189,8 +232,8 @@ def _add_eval(added):
     '--step',
     type=_step_or_all,
     default='best',
-    metavar='N|best|all',
-    help='which checkpoints; default best',
+    metavar='N|best|best:TASK|all',
+    help='which checkpoints; default best, by the average',
   )
   parser.add_argument('--split', help='validation, test or train')
   parser.add_argument(
@@ -200,6 +243,7 @@ def _add_eval(added):
     '--limit', type=_positive, metavar='N', help='examples per task'
   )
   _add_data_flags(parser)
+  _add_process_flags(parser)
 
 
 def _add_predict(added):
@@ -228,8 +272,8 @@ def _add_predict(added):
     '--step',
     type=_step,
     default='best',
-    metavar='N|best',
-    help='which checkpoint; default best',
+    metavar='N|best|best:TASK',
+    help='which checkpoint; default best, by the average',
   )
   parser.add_argument(
     '--resume', action='store_true', help='go on where a stopped run was'
@@ -238,6 +282,7 @@ def _add_predict(added):
     '--overwrite', action='store_true', help='replace an output that is there'
   )
   _add_data_flags(parser)
+  _add_process_flags(parser)
 
 
 def _add_tokenize(added):
@@ -333,7 +378,7 @@ def _add_doctor(added):
 
 
 def _step(text: str) -> int | str:
-  return text if text == 'best' else int(text)
+  return text if text.partition(':')[0] == 'best' else int(text)
 
 
 def _step_or_all(text: str) -> int | str:

@@ -52,7 +52,7 @@ def predict_file(
     model_dir: the run's directory.
     source: JSON lines, see `prediction_rows`.
     output: JSON lines, see `prediction_rows.answer`.
-    step: a step number or 'best'.
+    step: a step number, 'best' or 'best:TASK'.
     overwrite: whether to replace an output, whole or partial.
     resume: whether to go on with a partial output.
     console: for what a person sees.

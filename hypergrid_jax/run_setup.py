@@ -21,6 +21,7 @@ from hypergrid_jax import (
   metrics,
   optim,
   partitioning,
+  processes,
   progress,
   run_directory,
   trainable,
@@ -164,7 +165,11 @@ def set_up(
     run.mesh.axis_rules(),
     microbatches=run.train.microbatches,
   )
-  with progress.on_demand(console, 'tokenising') as shown:
+  # Process 0 makes the token stores, the others then find them.
+  with (
+    progress.on_demand(console, 'tokenising') as shown,
+    processes.first_before_others(),
+  ):
     corpus = corpus_lib.open_corpus(
       run.data,
       vocabulary,

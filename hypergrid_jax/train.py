@@ -20,6 +20,9 @@ from hypergrid_jax.state import TrainState
 # Losses stay on the device until they are logged; this bounds how many steps
 # may run on after a loss that is not finite.
 MOST_PENDING_STEPS = 50
+# Steps that are handed to the devices before the first of them is done: enough
+# to keep them busy, and no more to wait for when the run is asked to stop.
+MOST_STEPS_AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +32,8 @@ class TrainConfig:
   Attributes:
     num_steps: optimiser steps of the whole run, counted from 0.
     seed: of parameters, dropout and the order of the data.
-    checkpoint_period: steps between checkpoints; the last step always has one.
+    checkpoint_period: steps between checkpoints; evaluated steps always have
+      one.
     eval_period: steps between evaluations; 0 evaluates at the end only.
     log_period: steps between lines of metrics.jsonl.
     keep_checkpoints: how many of the newest to keep, beside the best.
@@ -227,8 +231,9 @@ def train(
   save: Callable[[int, TrainState], None],
   evaluate: Callable[[int, TrainState], None],
   log: Callable[[int, dict[str, Any]], None],
+  stop: Callable[[int], bool] = lambda done: False,
 ) -> TrainState:
-  """Trains from `state.step` to `config.num_steps`.
+  """Trains from `state.step` to `config.num_steps`, or until told to stop.
 
   Args:
     config: see `TrainConfig`.
@@ -237,13 +242,16 @@ def train(
     batches: the batches from `state.step` on, on the host.
     place: puts a batch on the devices.
     tasks: names by task id.
-    save: writes a checkpoint; called with the number of steps done.
+    save: writes a checkpoint; called with the number of steps done, also
+      before every evaluation.
     evaluate: called with the number of steps done.
     log: called every `log_period` steps with the mean loss in nats per target
       token since the last call, also of every task seen (`loss/<task>`).
+    stop: called before every step with the number of those done; True saves
+      and returns.
 
   Returns:
-    The final state.
+    The last state; its step tells how far it came.
 
   Raises:
     NonFiniteLossError: names the step; no checkpoint is written at or after it.
@@ -260,12 +268,18 @@ def train(
     pending.clear()
 
   for done, batch in enumerate(batches, start=start + 1):
+    if stop(done - 1):
+      drain(done - 1)
+      save(done - 1, state)
+      return state
     state, metrics = step_fn(state, place(batch), key)
     pending.append(metrics)
+    if len(pending) > MOST_STEPS_AHEAD:
+      jax.block_until_ready(pending[-1 - MOST_STEPS_AHEAD])
     last = done == config.num_steps
     logs = last or done % config.log_period == 0
-    saves = last or done % config.checkpoint_period == 0
     evaluates = last or (config.eval_period and done % config.eval_period == 0)
+    saves = evaluates or done % config.checkpoint_period == 0
     if logs or saves or evaluates or len(pending) >= MOST_PENDING_STEPS:
       drain(done)
     if logs:

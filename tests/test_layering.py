@@ -47,8 +47,16 @@ MAY_IMPORT = {
   'trainable': (),
   'optim': ('adafactor', 'schedules', 'trainable'),
   'state': ('optim', 'partitioning'),
-  'manifest': (),
-  'checkpoint*': ('manifest', 'checkpoint*', 'partitioning'),
+  'agreement': ('processes',),
+  'sealed_json': (),
+  'manifest': ('sealed_json',),
+  'checkpoint*': (
+    'agreement',
+    'checkpoint*',
+    'manifest',
+    'processes',
+    'sealed_json',
+  ),
   # Text to tokens to rows; tasks and their sources know each other.
   'data.*': ('data.*', 'tasks.*', 'installation'),
   'tasks.sample.*': ('tasks.sample.*',),

@@ -186,7 +186,8 @@ def test_the_loop_saves_evaluates_and_logs_when_it_says():
   )
   tx = optax.sgd(0.1)
   _, calls = run(config, start_state(tx), tx)
-  assert list(calls.saved) == [4, 8, 11]
+  # At 5 and 10 because it evaluates there.
+  assert list(calls.saved) == [4, 5, 8, 10, 11]
   assert calls.evaluated == [5, 10, 11]
   assert list(calls.logged) == [3, 6, 9, 11]
   assert all(int(state.step) == n for n, state in calls.saved.items())
