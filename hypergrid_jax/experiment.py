@@ -12,9 +12,10 @@ import os
 import jax
 from rich.console import Console
 
-from hypergrid_jax import checkpoint as checkpoint_lib
 from hypergrid_jax import (
+  agreement,
   checkpoint_reader,
+  checkpoint_times,
   installation,
   metrics,
   partitioning,
@@ -28,6 +29,7 @@ from hypergrid_jax import (
   tables,
   warm_start,
 )
+from hypergrid_jax import checkpoint as checkpoint_lib
 from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import recorder as recorder_lib
 from hypergrid_jax import results as results_lib
@@ -74,7 +76,7 @@ def _train(run, model_dir, config_text, fresh, console, preempted):
   with preempted.unattended('the start'):
     setup = run_setup.set_up(run, model_dir, console=console, train=True)
     loader = run_setup.make_loader(run, setup.corpus)
-    processes.by_first(lambda: _prepare(setup, fresh, console))
+    agreement.of_first(lambda: _prepare(setup, fresh, console))
     facts = {
       'identity': setup.identity,
       **summary.run_facts(
@@ -89,7 +91,7 @@ def _train(run, model_dir, config_text, fresh, console, preempted):
         partitioning.batch_sharding(setup.mesh, run.mesh.axis_rules()),
       ),
     }
-    processes.by_first(
+    agreement.of_first(
       lambda: run_directory.write(setup.directory, config_text, facts)
     )
     summary.show(facts, setup.notes, console=console)
@@ -152,7 +154,7 @@ def evaluate(
   setup = run_setup.set_up(
     run, model_dir, console=console, train=True, only=tasks
   )
-  processes.by_first(lambda: _prepare(setup, False, console))
+  agreement.of_first(lambda: _prepare(setup, False, console))
   checkpoints = checkpoint_reader.CheckpointReader(setup.directory)
   wanted = run_setup.abstract_state(setup).params
   with jax.set_mesh(setup.mesh):
@@ -222,7 +224,7 @@ def _train_and_evaluate(
       checkpoints.wait()
       with preempted.unattended(f'the evaluation of step {step}'):
         last = _evaluate_params(setup, step, state.params, console)
-        _keep_best(checkpoints, last)
+        _keep_best(checkpoints, last, per_task=config.keep_best_per_task)
         for name, scores in last.scores.items():
           recorder.scalars(step, scores, prefix=f'eval/{name}/')
         recorder.scalars(step, last.averages, prefix='eval/average/')
@@ -251,6 +253,11 @@ def _train_and_evaluate(
       save=lambda step, state: checkpoints.save(step, state, {}),
       evaluate=evaluate,
       log=log,
+      due=checkpoint_times.CheckpointTimes(
+        start,
+        steps=config.checkpoint_period,
+        minutes=config.checkpoint_minutes,
+      ).due,
       stop=preempted.stop_at,
     )
     done = int(state.step)
@@ -269,10 +276,16 @@ def _recorder(directory, start):
   return recorder_lib.Silent()
 
 
-def _keep_best(checkpoints, result: results_lib.Results):
+def _keep_best(checkpoints, result: results_lib.Results, *, per_task: bool):
   average = mean_score(result)
-  if average is not None and result.step in checkpoints.steps():
+  if average is not None:
     checkpoints.mark_best(result.step, average)
+  if not per_task:
+    return
+  for task, scores in result.scores.items():
+    if scores:
+      mean = sum(scores.values()) / len(scores)
+      checkpoints.mark_best(result.step, mean, name=task)
 
 
 def _table(setup: Setup, result: results_lib.Results):

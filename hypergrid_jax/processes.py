@@ -16,13 +16,13 @@ import os
 import sys
 import threading
 import time
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 from jax._src import distributed  # the store has no public name
 
 from hypergrid_jax import hosts
-from hypergrid_jax.errors import UserError, user_message
+from hypergrid_jax.errors import user_message
 
 # What only one process does may take long, such as tokenising a large mixture.
 _PATIENCE_SECONDS = 24 * 3600
@@ -114,34 +114,6 @@ def leave(code: int) -> NoReturn:
   if is_first() and count() > 1:
     time.sleep(_FAREWELL_SECONDS)
   os._exit(code)
-
-
-def by_first(action: Callable[[], Any]) -> Any:
-  """Runs something in process 0 alone; all get its result.
-
-  Every process calls this, in the same order.
-
-  Args:
-    action: returns a JSON value.
-
-  Raises:
-    UserError: in all processes, when it does in process 0.
-  """
-  if count() == 1:
-    return action()
-  key = f'by_first/{next(_numbers)}'
-  if not is_first():
-    outcome = json.loads(_wait_for(key))
-    if 'problem' in outcome:
-      raise UserError(outcome['problem'])
-    return outcome['result']
-  try:
-    result = action()
-  except UserError as error:
-    tell(key, json.dumps({'problem': str(error)}))
-    raise
-  tell(key, json.dumps({'result': result}))
-  return result
 
 
 @contextlib.contextmanager

@@ -113,9 +113,11 @@ class Setup:
     for name in (
       'num_steps',
       'checkpoint_period',
+      'checkpoint_minutes',
       'eval_period',
       'log_period',
       'keep_checkpoints',
+      'keep_best_per_task',
     ):
       del train[name]
     return {

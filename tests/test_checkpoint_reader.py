@@ -120,6 +120,17 @@ def test_parameters_may_be_rounded_and_nothing_else(checkpointer):
       checkpointer.restore_params(others)
 
 
+def test_only_float32_is_rounded(tmp_path):
+  run = Checkpointer(tmp_path)
+  saved = {'half': jnp.ones(3, jnp.float16), 'count': jnp.arange(4)}
+  run.save(1, {'params': saved}, {})
+  run.close()
+  for path, leaf in saved.items():
+    wanted = {**saved, path: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16)}
+    with pytest.raises(UserError, match=f'1 of another dtype: params/{path}'):
+      CheckpointReader(tmp_path).restore_params(wanted)
+
+
 def test_steps_that_a_person_names(checkpointer):
   save(checkpointer, 1, 2)
   assert named_steps(checkpointer, 'best') == [2]
