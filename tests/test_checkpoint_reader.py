@@ -33,16 +33,19 @@ def checkpointer(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'config',
+  ('config', 'rows'),
   [
-    MESH,
-    partitioning.MeshConfig(model=4),
-    partitioning.MeshConfig(),
+    (MESH, 'data'),
+    (partitioning.MeshConfig(model=4), 'data'),
+    (partitioning.MeshConfig(), 'data'),
+    (partitioning.MeshConfig(fsdp=4), 'fsdp'),
+    (partitioning.MeshConfig(slices=2, fsdp=2), ('slice', 'data')),
+    (partitioning.MeshConfig(slices=2, fsdp=2, model=2), ('slice', 'fsdp')),
   ],
 )
-def test_restores_the_same_bits_onto_any_mesh(checkpointer, config):
+def test_restores_the_same_bits_onto_any_mesh(checkpointer, config, rows):
   save(checkpointer, 7)
-  target = abstract_of(make_state(7), config)
+  target = abstract_of(make_state(7), config, rows)
   got, meta = checkpointer.restore(target)
   assert_same_bits(got, make_state(7))
   assert meta == {'fingerprint': {'model': 'tiny'}, 'seen': 70, 'step': 7}
