@@ -164,6 +164,9 @@ def set_up(
     UserError: the configuration does not fit the data or the devices.
   """
   # What can be refused without reading data is refused before reading it.
+  run_directory.check_address('--model_dir', model_dir)
+  if run.data.token_dir is not None:
+    run_directory.check_address('--token_dir', run.data.token_dir)
   vocabulary = vocabularies.load_vocabulary(run.data.vocabulary)
   tokens = token_dir(run, model_dir)
   task_files.load(run.data.task_files, cache=tokens)

@@ -53,7 +53,7 @@ def lower_step(
     setup: the run; `jax.set_mesh(setup.mesh)` is in force.
     batch: all rows of a batch, of which the shapes matter.
   """
-  state = run_setup.abstract_state(setup)
+  state = setup.state
   rows = partitioning.batch_sharding(setup.mesh, setup.run.mesh.axis_rules())
   everywhere = partitioning.replicated(setup.mesh)
   step = jax.jit(

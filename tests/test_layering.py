@@ -183,9 +183,11 @@ MAY_IMPORT = {
     'tasks.*',
   ),
   'predict_file': (
+    'agreement',
     'inference',
     'prediction_rows',
     'predictions',
+    'processes',
     'progress',
     'run_setup',
   ),
