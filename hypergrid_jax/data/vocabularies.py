@@ -112,6 +112,10 @@ class SentencePieceVocabulary:
     """
     return self._processor.DecodeIds(_clean(ids, self.size))
 
+  def piece(self, number: int) -> str:
+    """Returns the text of one id as it is written in the model file."""
+    return self._processor.IdToPiece(number)
+
 
 class ByteVocabulary:
   """UTF-8 bytes, 3 above their values; equals `seqio.ByteVocabulary()`."""

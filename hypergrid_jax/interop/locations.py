@@ -92,17 +92,17 @@ def _from_bucket(url: str, cache: pathlib.Path) -> pathlib.Path:
 
   files = tf.io.gfile
   try:
-    if files.isdir(url):
+    if files.exists(f'{url}.index'):
+      base, _, name = url.rpartition('/')
+      beside = [f for f in files.listdir(base) if f.startswith(f'{name}.')]
+      sources = [f'{base}/{file}' for file in beside]
+    else:
+      base = url
       sources = [
         f'{folder.rstrip("/")}/{file}'
         for folder, _, found in files.walk(url)
         for file in found
       ]
-      base = url
-    else:
-      base, _, name = url.rpartition('/')
-      beside = files.listdir(base) if files.isdir(base) else []
-      sources = [f'{base}/{f}' for f in beside if f.startswith(f'{name}.')]
     sources = [s for s in sources if not _LEFT_OUT.search(s[len(base) :])]
     if not sources:
       raise UserError(

@@ -90,6 +90,11 @@ def layout(config: T5Config, source: Format) -> dict[str, tuple[int, ...]]:
   }
 
 
+def vocabulary_axis(path: str) -> int | None:
+  """Which axis of a parameter of ours is the vocabulary, if one is."""
+  return {'token_embedder/embedding': 0, 'lm_head': 1}.get(path)
+
+
 @dataclasses.dataclass(frozen=True)
 class _SubLayer:
   """A part of a layer under each program's name."""
