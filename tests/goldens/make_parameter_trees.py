@@ -89,12 +89,17 @@ CASES = {
 }
 
 
-def describe(name: str) -> dict[str, dict]:
-  """Shape and logical axes by path."""
+def make(name: str) -> model_lib.Model:
+  """The model of a case."""
   config, method = CASES[name]
-  model = model_lib.Model(
+  return model_lib.Model(
     config, extension.of_methods(method), num_tasks=NUM_TASKS
   )
+
+
+def describe(name: str) -> dict[str, dict]:
+  """Shape and logical axes by path."""
+  model = make(name)
   axes = tree_paths.flatten(model.logical_axes, is_leaf=tree_paths.is_axes)
   return {
     path: {'shape': list(leaf.shape), 'axes': list(axes[path])}
