@@ -112,9 +112,11 @@ class SentencePieceVocabulary:
     """
     return self._processor.DecodeIds(_clean(ids, self.size))
 
-  def piece(self, number: int) -> str:
-    """Returns the text of one id as it is written in the model file."""
-    return self._processor.IdToPiece(number)
+  def model(self):
+    """Returns the parsed model file, with the extra ids as its last pieces."""
+    model = _parse(_read(self.spec), self.spec)
+    _append_sentinels(model, self.extra_ids)
+    return model
 
 
 class ByteVocabulary:

@@ -5,7 +5,6 @@ import dataclasses
 import math
 import re
 
-from hypergrid_jax import gin_reader
 from hypergrid_jax.interop import names
 from hypergrid_jax.t5_config import T5Config
 
@@ -96,6 +95,8 @@ def nearest(config: T5Config) -> str:
 
 def published() -> dict[str, T5Config]:
   """The models of gin/models that have weights, by the name of their file."""
+  from hypergrid_jax import gin_reader
+
   found = {}
   folder = gin_reader.gin_directory() / 'models'
   for path in sorted(folder.glob('t5_*.gin')):

@@ -14,7 +14,14 @@ from rich.console import Console
 from hypergrid_jax import atomic_files, folding, run_setup, tree_paths, types
 from hypergrid_jax.data import vocabularies
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.interop import hf_writer, importing, names, opening, trained
+from hypergrid_jax.interop import (
+  hf_tokenizer,
+  hf_writer,
+  importing,
+  names,
+  opening,
+  trained,
+)
 from hypergrid_jax.model import Model
 from hypergrid_jax.t5_config import T5Config
 
@@ -76,7 +83,7 @@ def export(
       directory, config, params, max_shard_size=max_shard_size
     )
     has_tokenizer = source.vocabulary is not None and (
-      hf_writer.write_tokenizer(directory, source.vocabulary)
+      hf_tokenizer.write(directory, source.vocabulary)
     )
     difference, largest = compare(source, task_id, config, directory)
     if difference > TOLERANCE * max(largest, 1.0):
@@ -84,9 +91,11 @@ def export(
         f'the exported T5 differs from the original by {difference:.3g} in'
         f' logits of up to {largest:.3g}; {output} is not written'
       )
+  tokenizer = 'tokenizer of the run'
+  if not has_tokenizer:
+    tokenizer = 'no tokenizer, which only SentencePiece unigrams have'
   lines = [
-    f'Wrote {output}: step {source.step}, {", ".join(files)}'
-    f'{"" if has_tokenizer else "; no tokenizer (no SentencePiece model)"}.',
+    f'Wrote {output}: step {source.step}, {", ".join(files)}; {tokenizer}.',
     f'Read back and compared on {_ROWS} rows: logits differ by at most'
     f' {difference:.3g} (largest logit {largest:.3g}).',
   ]

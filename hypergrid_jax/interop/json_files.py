@@ -1,9 +1,11 @@
-"""JSON as other programs write it, read without trust."""
+"""JSON of other programs, read without trust, and written for them."""
 
+from collections.abc import Mapping
 import json
 import pathlib
 from typing import Any
 
+from hypergrid_jax import atomic_files
 from hypergrid_jax.errors import UserError
 
 _LARGEST = 100_000_000  # bytes; what safetensors allows for its headers
@@ -24,6 +26,12 @@ def read_object(path: pathlib.Path) -> dict[str, Any]:
   except OSError as error:
     raise UserError(f'{path} cannot be read: {error.strerror}.') from error
   return parse_object(content, str(path))
+
+
+def write(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+  """Writes one object, whole or not at all."""
+  text = json.dumps(content, indent=2, ensure_ascii=False)
+  atomic_files.write_text(path, [text, '\n'])
 
 
 def parse_object(content: bytes, where: str) -> dict[str, Any]:

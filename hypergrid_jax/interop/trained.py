@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 import dataclasses
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -139,8 +138,3 @@ def _config(fields: Mapping[str, Any]) -> T5Config:
 
 def _in_float32(config: T5Config) -> T5Config:
   return dataclasses.replace(config, dtype='float32')
-
-
-def directory_has_run(model_dir: str | os.PathLike[str]) -> bool:
-  """Tells whether a directory has a run's own configuration."""
-  return pathlib.Path(model_dir, 'run.json').exists()
