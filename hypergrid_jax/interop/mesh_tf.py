@@ -60,7 +60,7 @@ class MeshTFCheckpoint:
       import tensorflow as tf
 
     # Of the many, none is this library's mistake: the files are not as written.
-    self._errors = (tf.errors.OpError, ValueError, RuntimeError)
+    self._errors = (tf.errors.OpError, ValueError, LookupError, RuntimeError)
     try:
       self._reader = tf.train.load_checkpoint(str(prefix))
       shapes = self._reader.get_variable_to_shape_map()
