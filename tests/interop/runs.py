@@ -42,7 +42,7 @@ def noisy(model, seed=3):
   """Parameters without zeros, so that nothing is a special case."""
   rng = np.random.default_rng(seed)
   return {
-    path: (0.3 * rng.normal(size=leaf.shape) + path.endswith('scale')).astype(
+    path: (0.2 * rng.normal(size=leaf.shape) + path.endswith('scale')).astype(
       leaf.dtype
     )
     for path, leaf in tree_paths.flatten(model.abstract_params).items()

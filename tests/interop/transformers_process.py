@@ -34,9 +34,13 @@ def make(job):
       torch.nn.init.uniform_(value, 0.5, 1.5)
     elif 'relative' in name:
       torch.nn.init.normal_(value)
+    elif 'block' in name:  # else the layers hardly change what is embedded
+      value.data.mul_(2)
   if job.get('head'):
     shape = model.shared.weight.shape
-    model.lm_head.weight = torch.nn.Parameter(torch.randn(shape))
+    model.lm_head.weight = torch.nn.Parameter(
+      torch.randn(shape) * shape[1] ** -0.5
+    )
   model = model.to(getattr(torch, job.get('dtype', 'float32')))
   model.save_pretrained(job['out'], max_shard_size=job.get('shard', '5GB'))
 
@@ -60,6 +64,7 @@ def run(job):
       input_ids=torch.from_numpy(tokens),
       attention_mask=torch.from_numpy(mask),
       decoder_input_ids=torch.from_numpy(targets),
+      use_cache=False,
     )
     written = model.generate(
       input_ids=torch.from_numpy(tokens),
@@ -67,6 +72,7 @@ def run(job):
       max_new_tokens=NEW_TOKENS,
       do_sample=False,
       num_beams=1,
+      use_cache=False,  # theirs fails with more decoder than encoder layers
     )
   report = {
     'said': said.getvalue() + '\n'.join(str(w.message) for w in caught),
