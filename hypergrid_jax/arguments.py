@@ -9,7 +9,7 @@ import re
 import typing
 
 import hypergrid_jax
-from hypergrid_jax import errors, verbs
+from hypergrid_jax import errors, verbs, weight_arguments
 
 _BINDINGS_HELP = (
   'Anything in the configuration can be set as NAME=VALUE, or as\n'
@@ -101,6 +101,7 @@ def _make_parser() -> _Parser:
   _add_tokenize(added)
   _add_precompile(added)
   _add_tasks(added)
+  weight_arguments.add(added, _add_verb, _add_data_flags)
   _add_doctor(added)
   return parser
 

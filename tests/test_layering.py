@@ -26,11 +26,13 @@ MAY_IMPORT = {
   't5': ('layers', 'extension', 'partitioning', 'stacks'),
   'model': ('extension', 'partitioning', 't5'),
   'conditioning': ('layers',),
+  'folding': ('conditioning',),
   # A method is one file on the extension points; methods never meet.
   'methods.*': (
     'layers',
     'extension',
     'conditioning',
+    'folding',
     'bottleneck',
     'partitioning',
     'ops.*',
@@ -153,6 +155,48 @@ MAY_IMPORT = {
     'train',
     'warm_start',
   ),
+  # Weights of other programs, and changes to trained models.
+  'interop.*': ('gin_reader', 'installation', 'interop.*'),
+  'interop.run_files': (
+    'corpus',
+    'data.vocabularies',
+    'model',
+    'run_directory',
+    'run_setup',
+    'summary',
+    'tasks.task_files',
+  ),
+  'interop.importing': (
+    'checkpoint*',
+    'interop.*',
+    'model',
+    'progress',
+    'run_setup',
+  ),
+  'interop.trained': (
+    'checkpoint*',
+    'inference',
+    'interop.*',
+    'model',
+    'run_directory',
+    'run_setup',
+  ),
+  'interop.hf_tokenizer': ('data.vocabularies', 'interop.*'),
+  'interop.exporting': (
+    'data.vocabularies',
+    'folding',
+    'interop.*',
+    'model',
+    'run_setup',
+  ),
+  'interop.editing': (
+    'checkpoint*',
+    'corpus',
+    'inference',
+    'interop.*',
+    'model',
+    'run_setup',
+  ),
   # The command. configuration names the library's dataclasses as text.
   'installation': (),
   'field_types': (),
@@ -239,8 +283,12 @@ MAY_IMPORT = {
     'task_pages',
     'tasks.task_files',
     'tokenization',
+    'interop.importing',
+    'interop.exporting',
+    'interop.editing',
   ),
-  'arguments': ('verbs',),
+  'weight_arguments': ('verbs',),
+  'arguments': ('verbs', 'weight_arguments'),
   'cli': ('arguments',),
   '__main__': ('cli',),
   # The package itself: `load`, which imports when it is called.
@@ -249,15 +297,19 @@ MAY_IMPORT = {
 
 # Packages that only these files may import.
 _TEXT_TO_TOKENS = ('tasks.*', 'data.tokenizing', 'metrics')
+_OTHERS_FILES = ('interop.locations', 'interop.mesh_tf')
 EXTERNAL = {
   'gin': ('gin_reader',),
-  'tensorflow': _TEXT_TO_TOKENS,
+  'tensorflow': (*_TEXT_TO_TOKENS, *_OTHERS_FILES),
   'tensorflow_text': _TEXT_TO_TOKENS,
   'tensorflow_datasets': _TEXT_TO_TOKENS,
   'seqio': _TEXT_TO_TOKENS,
   't5': _TEXT_TO_TOKENS,
   'orbax': ('checkpoint*',),
   'tensorboardX': ('recorder',),
+  'safetensors': ('interop.hf_files', 'interop.hf_writer'),
+  'tensorstore': ('interop.t5x',),
+  'huggingface_hub': ('interop.locations',),
   'torch': (),
   'transformers': (),
 }
@@ -277,6 +329,7 @@ COMMAND = (
   'gin_reader',
   'configuration',
   'verbs',
+  'weight_arguments',
   'arguments',
   'cli',
   '__main__',
