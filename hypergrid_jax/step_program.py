@@ -53,8 +53,9 @@ def lower_step(
     setup: the run; `jax.set_mesh(setup.mesh)` is in force.
     batch: all rows of a batch, of which the shapes matter.
   """
-  state = setup.state
+  state = run_setup.abstract_state(setup)
   rows = partitioning.batch_sharding(setup.mesh, setup.run.mesh.axis_rules())
+  everywhere = partitioning.replicated(setup.mesh)
   everywhere = partitioning.replicated(setup.mesh)
   step = jax.jit(
     train_lib.make_train_step(
