@@ -27,14 +27,18 @@ REQUIRES = [
   'importlib_resources',
   'jaxtyping',
   'rich',
+  'safetensors',
   'sentencepiece',
   'tensorboardX',
+  # orbax-checkpoint brings it; T5X's checkpoints are read through it.
+  'tensorstore',
 ]
 
 EXTRAS = {
   'tpu': ['jax[tpu]'],
   'gpu': ['jax[cuda12]'],
   'plots': ['matplotlib'],
+  'hub': ['huggingface_hub'],
   'torch': ['torch', 'transformers'],
   'test': [
     'beartype',
@@ -61,8 +65,10 @@ setuptools.setup(
     'hypergrid_jax',
     'hypergrid_jax.data',
     'hypergrid_jax.gin',
+    'hypergrid_jax.interop',
     'hypergrid_jax.methods',
     'hypergrid_jax.ops',
+    'hypergrid_jax.precompiling',
     'hypergrid_jax.tasks',
     'hypergrid_jax.tasks.sample',
   ],

@@ -9,7 +9,7 @@ import re
 import typing
 
 import hypergrid_jax
-from hypergrid_jax import errors, verbs
+from hypergrid_jax import errors, verbs, weight_arguments
 
 _BINDINGS_HELP = (
   'Anything in the configuration can be set as NAME=VALUE, or as\n'
@@ -99,7 +99,9 @@ def _make_parser() -> _Parser:
   _add_eval(added)
   _add_predict(added)
   _add_tokenize(added)
+  _add_precompile(added)
   _add_tasks(added)
+  weight_arguments.add(added, _add_verb, _add_data_flags)
   _add_doctor(added)
   return parser
 
@@ -152,6 +154,16 @@ def _add_source_flag(parser, *, default=None):
 
 def _add_run_flags(parser):
   """Adds the flags that name a run which need not exist yet."""
+  _add_gin_flag(parser)
+  parser.add_argument(
+    '--model_dir',
+    metavar='DIR',
+    help='the run; default runs/NAME for FILE NAME.gin',
+  )
+  _add_data_flags(parser)
+
+
+def _add_gin_flag(parser):
   parser.add_argument(
     '--gin_file',
     action='append',
@@ -159,12 +171,6 @@ def _add_run_flags(parser):
     metavar='FILE',
     help='may be repeated; looked for here, then among the installed ones',
   )
-  parser.add_argument(
-    '--model_dir',
-    metavar='DIR',
-    help='the run; default runs/NAME for FILE NAME.gin',
-  )
-  _add_data_flags(parser)
 
 
 def _add_process_flags(parser):
@@ -298,6 +304,50 @@ def _add_tokenize(added):
   )
   _add_run_flags(parser)
   parser.add_argument('--test', action='store_true', help='the test splits too')
+
+
+def _add_precompile(added):
+  parser = _add_verb(
+    added,
+    'precompile',
+    verbs.precompile,
+    text='compile a run for a TPU slice without one: what it takes and costs',
+    example='hypergrid precompile --gin_file=gin/runs/glue_super_glue_base.gin'
+    ' --vocab=t5.model --topology=v5e:2x4',
+    epilog='Needs neither data nor a TPU, only its compiler: the extra tpu.\n'
+    'Exit code 1 when a step does not fit; changes that make it fit are tried\n'
+    f'then.\n\n{_BINDINGS_HELP}',
+    flags=True,
+  )
+  _add_gin_flag(parser)
+  parser.add_argument(
+    '--topology',
+    required=True,
+    metavar='NAME',
+    help='chips by dimension, such as v5e:4x4 or v5p:4x4x8; an accelerator'
+    ' type, such as v5e-16 or v4-128; or cpu',
+  )
+  parser.add_argument(
+    '--slices',
+    type=_positive,
+    metavar='N',
+    help='how many such slices; default mesh.slices',
+  )
+  parser.add_argument(
+    '--program',
+    choices=('train', 'decode'),
+    help='compile only this one; default both',
+  )
+  parser.add_argument(
+    '--quick',
+    action='store_true',
+    help='optimise less, which takes a fifth of the time: the same FLOPs, more'
+    ' memory and traffic',
+  )
+  parser.add_argument(
+    '--json', metavar='FILE', help='write all numbers there, too'
+  )
+  _add_data_flags(parser)
 
 
 def _add_tasks(added):

@@ -1,9 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Files and directories that are written whole or not at all."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 import contextlib
 import os
 import pathlib
+import shutil
 
 from hypergrid_jax.errors import UserError
 
@@ -48,3 +49,50 @@ def _sync_directory(path: pathlib.Path) -> None:
     os.fsync(directory)
   finally:
     os.close(directory)
+
+
+@contextlib.contextmanager
+def new_directory(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+  """Makes a directory appear with all of its files, or not at all.
+
+  Args:
+    path: the directory; nothing may be there but an empty one.
+
+  Yields:
+    A temporary directory beside it, which is renamed when the block ends and
+    removed when it fails.
+
+  Raises:
+    UserError: something is there already, or it cannot be written.
+  """
+  path = pathlib.Path(path).absolute()
+  check_is_free(path)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    try:
+      temporary.mkdir(parents=True)
+    except OSError as error:
+      raise UserError(
+        f'{path}: cannot be written ({error.strerror}). Choose another'
+        ' directory.'
+      ) from error
+    yield temporary
+    check_is_free(path)
+    temporary.replace(path)
+    _sync_directory(path.parent)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_is_free(path: str | os.PathLike[str]) -> None:
+  """Checks that a new directory can take this place.
+
+  Raises:
+    UserError: something is there already.
+  """
+  path = pathlib.Path(path)
+  if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
+    raise UserError(
+      f'{path} is there already. Choose another directory, or move it away;'
+      ' nothing is overwritten.'
+    )

@@ -19,6 +19,7 @@ class Model:
     num_tasks: task ids are in [0, num_tasks).
     abstract_params: nested dict of `jax.ShapeDtypeStruct`.
     logical_axes: the same tree, with a tuple of axis names per leaf.
+    plain: paths of the parameters that a plain T5 of the same size has.
     added: paths such as 'encoder/condition/wo/row' of the parameters that the
       method has and a plain T5 of the same size lacks.
   """
@@ -45,8 +46,8 @@ class Model:
       {_path(p): v.get_metadata()['logical_axes'] for p, v in flat}
     )
     plain = nnx.split(self._abstract(extension.ExtensionPoints()))[1]
-    known = {_path(p) for p, _ in nnx.to_flat_state(plain)}
-    self.added = frozenset(_path(p) for p, _ in flat) - known
+    self.plain = frozenset(_path(p) for p, _ in nnx.to_flat_state(plain))
+    self.added = frozenset(_path(p) for p, _ in flat) - self.plain
 
   def init(self, key: jax.Array) -> types.Params:
     """Draws fresh parameters; pure, to be jitted with output shardings."""

@@ -24,9 +24,11 @@ from hypergrid_jax import processes
 _ASKED = 'preempted'
 _STEP = 'preempted_at'
 _LEAVING = 'leaving'
-# How long others may take to say where they are: longer than any step but those
-# that never end, because a partner has gone.
+# How long others may take to say where they are, and this process to end the
+# step it is in: longer than any step but those that never end, because a
+# partner has gone.
 _AGREE_SECONDS = 10
+_STEP_SECONDS = 20
 
 
 class Preempted(Exception):  # noqa: N818
@@ -45,6 +47,7 @@ class Preemption:
     self._lock = threading.RLock()
     self._unattended = ''
     self._last: int | None = None
+    self._noticed = threading.Event()
     self._watching = False
 
   @property
@@ -70,6 +73,7 @@ class Preemption:
     return self
 
   def __exit__(self, *_):
+    self._noticed.set()
     if not self._watching:
       return
     signal.set_wakeup_fd(self._wakeup)
@@ -106,6 +110,7 @@ class Preemption:
     """
     if not self.requested:
       return False
+    self._noticed.set()
     if self._last is None:
       try:
         told = processes.gather(
@@ -133,6 +138,20 @@ class Preemption:
         processes.tell(f'{_STEP}/{processes.index()}', _LEAVING)
         # The main thread is inside a call that cannot be left.
         self._exit(self._unattended)
+    if processes.count() > 1 and not self._noticed.wait(_STEP_SECONDS):
+      self._give_up()
+
+  def _give_up(self):
+    """Ends a step that other processes no longer take part in."""
+    with self._lock:
+      if self._unattended or self._noticed.is_set():
+        return
+      sys.stderr.write(
+        f'hypergrid: SIGTERM, but the step has not ended for {_STEP_SECONDS} s:'
+        ' another process may be gone. The same command goes on from the last'
+        ' checkpoint.\n'
+      )
+      processes.leave(1)
 
   def _leave(self, what: str):
     if processes.count() == 1:

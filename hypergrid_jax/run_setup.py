@@ -4,6 +4,7 @@ Nothing is allocated here; what a checkpoint, a compiler or a report needs to
 know of a run is known from this alone.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 import math
@@ -163,6 +164,9 @@ def set_up(
     UserError: the configuration does not fit the data or the devices.
   """
   # What can be refused without reading data is refused before reading it.
+  run_directory.check_address('--model_dir', model_dir)
+  if run.data.token_dir is not None:
+    run_directory.check_address('--token_dir', run.data.token_dir)
   vocabulary = vocabularies.load_vocabulary(run.data.vocabulary)
   tokens = token_dir(run, model_dir)
   task_files.load(run.data.task_files, cache=tokens)
@@ -192,7 +196,11 @@ def set_up(
 
 
 def build(
-  run: Run, vocabulary_size: int, *, num_tasks: int
+  run: Run,
+  vocabulary_size: int,
+  *,
+  num_tasks: int,
+  devices: Sequence[jax.Device] | None = None,
 ) -> tuple[Model, jax.sharding.Mesh, Any]:
   """Makes model, mesh and optimiser of a run, which need no data.
 
@@ -200,6 +208,7 @@ def build(
     run: the configuration.
     vocabulary_size: ids of the vocabulary.
     num_tasks: tasks that the model tells apart.
+    devices: of the mesh, in place of all that are here.
 
   Raises:
     UserError: the configuration does not fit the vocabulary or the devices.
@@ -212,7 +221,7 @@ def build(
     num_tasks=num_tasks,
     rules=run.mesh.axis_rules(),
   )
-  mesh = partitioning.make_mesh(run.mesh)
+  mesh = partitioning.make_mesh(run.mesh, devices)
   tx = optim.make_optimizer(
     run.optimizer,
     run.schedule,

@@ -56,6 +56,7 @@ def lower_step(
   state = run_setup.abstract_state(setup)
   rows = partitioning.batch_sharding(setup.mesh, setup.run.mesh.axis_rules())
   everywhere = partitioning.replicated(setup.mesh)
+  everywhere = partitioning.replicated(setup.mesh)
   step = jax.jit(
     train_lib.make_train_step(
       setup.model, setup.tx, setup.run.train, trained=setup.trained

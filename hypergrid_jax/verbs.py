@@ -91,6 +91,24 @@ def tokenize(options: argparse.Namespace) -> int:
   return 0
 
 
+def precompile(options: argparse.Namespace) -> int:
+  """Compiles a run for devices that are not here."""
+  os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # what is here is not used
+  run = _configured(options)
+
+  from hypergrid_jax.precompiling import command
+
+  return command.precompile(
+    run,
+    options.topology,
+    slices=options.slices,
+    program=options.program,
+    quick=options.quick,
+    json_file=options.json,
+    console=_console(),
+  )
+
+
 def list_tasks(options: argparse.Namespace) -> int:
   """Lists the tasks."""
   from hypergrid_jax import task_pages
@@ -116,6 +134,86 @@ def check_task(options: argparse.Namespace) -> int:
   _load_task_files(options)
   for name in task_pages.resolve(options.name):
     task_pages.check(name, **_page_options(options))
+  return 0
+
+
+def import_weights(options: argparse.Namespace) -> int:
+  """Imports T5 weights."""
+  from hypergrid_jax import configuration, errors
+
+  run, text = None, ''
+  if options.gin_file:
+    run = _configured(options)
+    text = configuration.operative_config(run)
+  elif options.bindings:
+    raise errors.UserError(
+      f'{options.bindings[0]}: there is no run to set this in; name one with'
+      ' --gin_file.'
+    )
+  if not options.plan and options.to is None:
+    raise errors.UserError('--to is missing: the directory to write.')
+
+  from hypergrid_jax.interop import importing
+
+  given = {'run': run, 'vocab_rows': options.vocab_rows, 'console': _console()}
+  if options.plan:
+    importing.show_plan(options.source, **given)
+  else:
+    importing.import_weights(
+      options.source, options.to, config_text=text, **given
+    )
+  return 0
+
+
+def export_weights(options: argparse.Namespace) -> int:
+  """Exports a checkpoint for transformers."""
+  run = None
+  if pathlib.Path(options.model_dir, 'run.json').exists():
+    run = _run_of_directory(options)
+
+  from hypergrid_jax.interop import exporting
+
+  exporting.export(
+    run,
+    options.model_dir,
+    options.output,
+    task=options.task,
+    step=options.step,
+    max_shard_size=options.max_shard_size,
+    vocab_rows=options.vocab_rows,
+    console=_console(),
+  )
+  return 0
+
+
+def edit(options: argparse.Namespace) -> int:
+  """Writes a changed copy of a run."""
+  from hypergrid_jax import configuration, errors
+
+  asked = ('add_tasks', 'remove_tasks', 'average', 'drop_optimizer')
+  if not any(getattr(options, name) for name in asked):
+    raise errors.UserError(
+      'Nothing to change: name at least one of'
+      f' {", ".join(f"--{name}" for name in asked)}.'
+    )
+  run = _run_of_directory(options)
+
+  from hypergrid_jax.interop import editing
+
+  editing.edit(
+    run,
+    options.model_dir,
+    options.to,
+    editing.Edit(
+      add=options.add_tasks,
+      like=options.like,
+      remove=options.remove_tasks,
+      average=options.average,
+      step=options.step,
+    ),
+    config_text=configuration.operative_config,
+    console=_console(),
+  )
   return 0
 
 

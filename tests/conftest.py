@@ -14,6 +14,7 @@ import jaxtyping
 import pytest
 
 REAL_DATA = 'HYPERGRID_REAL_DATA'
+TORCH_PYTHON = 'HYPERGRID_TORCH_PYTHON'  # has torch where this one has not
 NUM_DEVICES = 8
 
 
@@ -29,7 +30,9 @@ def pytest_configure():
 def pytest_runtest_setup(item):
   if item.get_closest_marker('real_data') and not os.environ.get(REAL_DATA):
     pytest.skip(f'{REAL_DATA} does not name a directory of GLUE files')
-  if item.get_closest_marker('torch') and not importlib.util.find_spec('torch'):
+  if item.get_closest_marker('torch') and not (
+    os.environ.get(TORCH_PYTHON) or importlib.util.find_spec('torch')
+  ):
     pytest.skip("PyTorch is not installed: pip install -e '.[torch]'")
   if item.get_closest_marker('tpu') and not importlib.util.find_spec('libtpu'):
     pytest.skip("libtpu is not installed: pip install -e '.[tpu]'")

@@ -112,6 +112,12 @@ class SentencePieceVocabulary:
     """
     return self._processor.DecodeIds(_clean(ids, self.size))
 
+  def model(self):
+    """Returns the parsed model file, with the extra ids as its last pieces."""
+    model = _parse(_read(self.spec), self.spec)
+    _append_sentinels(model, self.extra_ids)
+    return model
+
 
 class ByteVocabulary:
   """UTF-8 bytes, 3 above their values; equals `seqio.ByteVocabulary()`."""

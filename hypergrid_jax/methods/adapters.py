@@ -25,7 +25,7 @@ from typing import Literal, get_args
 from flax import nnx
 from jaxtyping import Array, Float
 
-from hypergrid_jax import bottleneck, errors, extension, layers, types
+from hypergrid_jax import bottleneck, errors, extension, folding, layers, types
 
 Variant = Literal['per_task', 'shared_norm', 'single']
 
@@ -45,6 +45,17 @@ class AdaptersConfig:
 
   def __post_init__(self):
     errors.check_choice('Adapters.variant', self.variant, get_args(Variant))
+
+  def fold(self, config, params: folding.Leaves, task_id: int):
+    """Refuses; see `folding`.
+
+    Raises:
+      UserError: always.
+    """
+    del config, params, task_id
+    raise folding.not_plain(
+      'Adapters', 'a plain T5 has no adapters after its sub-layers'
+    )
 
   def extension_points(self) -> extension.ExtensionPoints:
     """The points of T5 this method replaces."""

@@ -37,12 +37,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hypergrid_jax import conditioning, errors, extension, layers, types
+from hypergrid_jax import folding as folding_lib
 from hypergrid_jax.ops import block_diagonal
 
 Attention = Literal['window', 'shared_block']
 BottleneckPlace = Literal['top', 'ladder']
 Activation = Literal['linear', 'gelu']
 
+_NOT_PLAIN = {
+  'alignment': "one stack's tokens are changed, and T5 has one table for both",
+  'attention': 'T5 has no bias on attention by position and task',
+  'bottleneck': 'T5 has no layer there',
+}
 STDDEV = 0.02  # BERT's, of every matrix that does not start at zero
 
 
@@ -136,6 +142,22 @@ class CAMTLConfig:
       factories['after_layer'] = self._after_layer
     limit = self.max_length if self.attention == 'window' else None
     return extension.ExtensionPoints(**factories, max_positions=limit)
+
+  def fold(self, config, params: folding_lib.Leaves, task_id: int):
+    """Makes one task's norms plain ones; see `folding`.
+
+    Raises:
+      UserError: another part than the norms is conditioned.
+    """
+    folding_lib.refuse_parts(self, 'CAMTL', _NOT_PLAIN)
+    folded = folding_lib.without_conditions(params)
+    for stack in folding_lib.STACKS:
+      norms = [f'{position}_norm' for position in self.norm_positions(stack)]
+      norms += ['final_norm'] * bool(norms and self.final_norm)
+      folded |= folding_lib.film_norms(
+        params, config, stack, norms, self.norm_layers, task_id
+      )
+    return folded
 
   def norm_positions(self, stack: str) -> tuple[str, ...]:
     """Which norms of a layer are conditioned, see `extension.Site`."""

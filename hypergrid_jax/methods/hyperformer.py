@@ -49,6 +49,7 @@ from hypergrid_jax import (
   conditioning,
   errors,
   extension,
+  folding,
   layers,
   types,
 )
@@ -85,6 +86,17 @@ class HyperFormerConfig:
         raise errors.UserError(
           f'HyperFormer.{name}: got {getattr(self, name)}, expected at least 1.'
         )
+
+  def fold(self, config, params: folding.Leaves, task_id: int):
+    """Refuses; see `folding`.
+
+    Raises:
+      UserError: always.
+    """
+    del config, params, task_id
+    raise folding.not_plain(
+      'HyperFormer', 'a plain T5 has no generated adapters after its sub-layers'
+    )
 
   def extension_points(self) -> extension.ExtensionPoints:
     """The points of T5 this method replaces."""

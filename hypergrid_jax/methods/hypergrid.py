@@ -24,11 +24,13 @@ from typing import Literal, get_args
 from flax import nnx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+import numpy as np
 
 from hypergrid_jax import (
   conditioning,
   errors,
   extension,
+  folding,
   layers,
   partitioning,
   types,
@@ -131,6 +133,38 @@ class HyperGridConfig:
     return extension.ExtensionPoints(
       condition=condition, feed_forward=feed_forward
     )
+
+  def fold(self, config, params: folding.Leaves, task_id: int):
+    """Multiplies the gates of one task into the kernels; see `folding`.
+
+    Raises:
+      UserError: the gates follow from hidden states.
+    """
+    if self.state != 'task':
+      raise folding.not_plain(
+        f'HyperGrid.state = {self.state!r}',
+        'the gates follow from hidden states, so every example has its own;'
+        " those of state = 'task' can be folded",
+      )
+    folded = folding.without_conditions(params)
+    for stack in filter(self._gates, folding.STACKS):
+      made = f'{stack}/condition'
+      state = params[f'{made}/task/embedding'][task_id].astype(np.float64)
+      layers_ = self.selected_layers(getattr(config, folding.STACKS[stack]))
+      for name in self.gated_kernels(config):
+        path = f'{stack}/layers/feed_forward/{name}'
+        folded[path] = folded[path].copy()
+        for n, layer in enumerate(layers_):
+          product = 1.0
+          for factor in ('row', 'col'):
+            value = params.get(f'{made}/{name}/{factor}')
+            if value is not None:
+              value = value[n] if value.ndim == 2 else state @ value[n]
+              product = np.multiply.outer(product, value)
+          offset, scale = FORMS[self.form]
+          gate = offset + scale / (1 + np.exp(-product))
+          folded[path][layer] *= folding.expanded(gate, folded[path][layer])
+    return folded
 
   def gated_kernels(self, config) -> tuple[str, ...]:
     """Names of the gated kernels of one feed-forward layer."""

@@ -1,0 +1,84 @@
+"""Run directories with given parameters, as training leaves them."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from hypergrid_jax import (
+  checkpoint_stream,
+  configuration,
+  corpus,
+  extension,
+  run_directory,
+  tree_paths,
+)
+from hypergrid_jax.data import vocabularies
+from hypergrid_jax.model import Model
+
+SIZES = {
+  'd_model': 24,
+  'd_ff': 40,
+  'num_heads': 3,
+  'd_kv': 7,
+  'num_layers': 3,
+  'num_decoder_layers': 2,
+}
+TASKS = ('glue_rte', 'glue_cola', 'super_glue_boolq')
+
+
+def bindings(tasks=TASKS, **sizes):
+  return [
+    f'data.mixture={tasks!r}',
+    'data.inputs_length=64',
+    'data.batch_size=8',
+    'evaluate.batch_size=8',
+    *(f'T5Config.{k}={v!r}' for k, v in {**SIZES, **sizes}.items()),
+  ]
+
+
+def noisy(model, seed=3):
+  """Parameters without zeros, so that nothing is a special case."""
+  rng = np.random.default_rng(seed)
+  return {
+    path: (0.2 * rng.normal(size=leaf.shape) + path.endswith('scale')).astype(
+      leaf.dtype
+    )
+    for path, leaf in tree_paths.flatten(model.abstract_params).items()
+  }
+
+
+def write(directory, method=None, *, gin=(), steps=(7,), **sizes):
+  """Writes a run with one checkpoint per step, of a different seed each.
+
+  Returns:
+    Its configuration and the parameters of the last step.
+  """
+  run = configuration.parse(
+    ['gin/runs/quickstart_plain.gin'], [*bindings(**sizes), *gin]
+  )
+  run = dataclasses.replace(run, method=method)
+  vocabulary = vocabularies.load_vocabulary(run.data.vocabulary)
+  task_ids = corpus.task_ids(run.data.mixture)
+  config = run.model
+  if config.vocab_size is None:
+    config = dataclasses.replace(config, vocab_size=640)
+  points = extension.of_methods(method)
+  model = Model(config, points, num_tasks=len(task_ids))
+  directory = pathlib.Path(directory)
+  identity = {'task_ids': task_ids, 'vocabulary': vocabulary.fingerprint}
+  run_directory.write(
+    directory, configuration.operative_config(run), {'identity': identity}
+  )
+  for step in steps:
+    params = noisy(model, seed=step)
+    checkpoint_stream.write_params(
+      directory,
+      {p: checkpoint_stream.of_array(v) for p, v in params.items()},
+      {},
+      step=step,
+    )
+  best = {'average': {'step': steps[-1], 'value': 1.0}}
+  (directory / 'checkpoints/best.json').write_text(json.dumps(best))
+  return run, params
