@@ -79,7 +79,7 @@ def pretended(monkeypatch):
     needed = 12 / (1 + policy) / run.train.microbatches
     if needed > 2:
       raise programs.DoesNotFitError(int(needed * GIB), 2 * GIB, 'too large')
-    roofline = measures.Roofline(1.0 + policy, 0, 0, 0)
+    roofline = measures.Roofline(1 / run.train.microbatches, 0, 0, 0)
     return measures.Measures(
       {'all': int(needed * GIB)}, 2 * GIB, None, (), roofline, 0.0
     )
@@ -100,8 +100,8 @@ def test_what_fits_was_compiled_and_the_fastest_comes_first(pretended):
   )
   # 16 rows on 4 devices take parts of 2 and 4 only; 12 GiB / 3 / 2 fits.
   assert [str(one.change) for one in found] == [
-    'T5Config.remat_policy=full train.microbatches=2',
     'T5Config.remat_policy=full train.microbatches=4',
+    'T5Config.remat_policy=full train.microbatches=2',
   ]
   assert len(tried) == len(reported)
   assert [one.why_not for one in reported if one.measures is None][0] == (
