@@ -12,6 +12,7 @@ from concurrent import futures
 import contextlib
 import errno
 import json
+import logging
 import math
 import pathlib
 import threading
@@ -71,6 +72,7 @@ class Checkpointer(CheckpointReader):
     super().__init__(directory, fingerprint=fingerprint)
     self._keep = keep
     self._handler = ocp.StandardCheckpointHandler()
+    logging.getLogger('absl').addFilter(_is_news)
     self._worker = futures.ThreadPoolExecutor(1, 'checkpoint')
     self._saving: tuple[int, futures.Future[None]] | None = None
     self._saved: int | None = None
@@ -272,6 +274,11 @@ class Checkpointer(CheckpointReader):
   def _clean(self) -> int | None:
     self._files.remove_unfinished()
     return max(self._files.steps(), default=None)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Whether to log it: Orbax logs with traceback what it raises, too."""
+  return '_SignalingThread.run() raised' not in str(record.msg)
 
 
 def _run(coroutine: Any) -> Any:

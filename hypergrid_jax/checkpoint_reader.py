@@ -1,6 +1,7 @@
 """Reading the checkpoints of a run; `checkpoint_files` tells what they are."""
 
 from collections.abc import Collection, Mapping
+import contextlib
 import logging
 import pathlib
 from typing import Any
@@ -251,12 +252,11 @@ class CheckpointReader:
     found: dict[str, Any] = {}
 
     def read() -> None:
-      handler = ocp.StandardCheckpointHandler()
-      for name, tree in to_items(leaves).items():
-        args = ocp.args.StandardRestore(tree)
-        restored = handler.restore(epath.Path(path / name), args=args)
-        found.update(tree_paths.flatten(restored))
-      handler.close()
+      with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+        for name, tree in to_items(leaves).items():
+          args = ocp.args.StandardRestore(tree)
+          restored = handler.restore(epath.Path(path / name), args=args)
+          found.update(tree_paths.flatten(restored))
 
     agreement.of_all(read)
     state = jax.tree.unflatten(

@@ -31,8 +31,10 @@ _FAREWELL_SECONDS = 5
 # Ctrl-C is not noticed while one lasts.
 _SLICE_SECONDS = 1.0
 _FAILED = 'failed'
+_NOTHING = ''
 
 _numbers = itertools.count()
+_listeners: list[tuple[str, threading.Thread]] = []
 
 
 def count() -> int:
@@ -91,6 +93,7 @@ def connected(
     tell(_FAILED, json.dumps([cluster.process_id, host, message, code]))
     sys.stderr.write(f'hypergrid: {message}\n')
     leave(code)
+  _end_listening()
   jax.distributed.shutdown()
 
 
@@ -198,6 +201,15 @@ def forget(topic: str) -> None:
     distributed.global_state.client.key_value_delete(f'hypergrid/{topic}')
 
 
+def _end_listening() -> None:
+  """Ends the threads that listen: Python must not end before they do."""
+  together('end')
+  for topic, thread in _listeners:
+    tell(topic, _NOTHING)
+    thread.join()
+  _listeners.clear()
+
+
 def listen(topic: str, hear: Callable[[str], None]) -> None:
   """Calls `hear` in a thread once any process tells something of a topic."""
   if count() == 1:
@@ -207,10 +219,13 @@ def listen(topic: str, hear: Callable[[str], None]) -> None:
     try:
       text = _wait_for(topic)
     except jax.errors.JaxRuntimeError:
-      return  # the run has ended
-    hear(text)
+      return  # process 0, who keeps the store, is gone
+    if text != _NOTHING:
+      hear(text)
 
-  threading.Thread(target=wait, name=f'hears {topic}', daemon=True).start()
+  thread = threading.Thread(target=wait, name=f'hears {topic}', daemon=True)
+  _listeners.append((topic, thread))
+  thread.start()
 
 
 def _wait_for(key: str, seconds: float = _PATIENCE_SECONDS) -> str:

@@ -106,7 +106,14 @@ class Setup:
 
   @functools.cached_property
   def identity(self) -> dict[str, Any]:
-    """What must be the same for a run to go on in its directory."""
+    """What must be the same for a run to go on in its directory.
+
+    How it is computed may change, as with the machine: the dtype of activations
+    and what is recomputed. The state is the same then.
+    """
+    model = dataclasses.asdict(self.model.config)
+    for name in ('dtype', 'remat_policy', 'scan_layers'):
+      del model[name]
     data = dataclasses.asdict(self.run.data)
     for name in ('token_dir', 'vocabulary', 'source', 'task_files'):
       del data[name]  # where things lie; what they are is in the fingerprints
@@ -122,7 +129,7 @@ class Setup:
     ):
       del train[name]
     return {
-      'model': dataclasses.asdict(self.model.config),
+      'model': model,
       'method': _described(self.run.method),
       'optimizer': _described(self.run.optimizer),
       'schedule': _described(self.run.schedule),

@@ -102,8 +102,8 @@ parse_flags() {
     fi
     shift
   done
-  ((${#command[@]})) || fail 'expected -- and the arguments of hypergrid, as in' \
-    '-- train --gin_file=gin/runs/quickstart.gin. See --help.'
+  ((${#command[@]})) || fail 'expected -- and the arguments of hypergrid, as' \
+    'in -- train --gin_file=gin/runs/quickstart.gin. See --help.'
   whole_number retries 0
   whole_number grace 0
 }
@@ -136,15 +136,16 @@ need() {
   [[ $dry_run ]] || command -v "$1" >/dev/null || fail "$1 is not installed. $2"
 }
 
-# Whether ARGUMENT of hypergrid is given, as --NAME VALUE or --NAME=VALUE.
+# What hypergrid is given as --NAME VALUE or --NAME=VALUE.
 argument_of() {
-  local i
+  local i found=
   for ((i = 0; i < ${#command[@]}; i++)); do
     case ${command[i]} in
-      "--$1") printf '%s' "${command[i + 1]-}" ;;
-      "--$1="*) printf '%s' "${command[i]#*=}" ;;
+      "--$1") found=${command[i + 1]-} ;;
+      "--$1="*) found=${command[i]#*=} ;;
     esac
   done
+  printf '%s' "$found"
 }
 
 make_logs() {
@@ -279,9 +280,15 @@ stop_hosts() {
   done
 }
 
+# Comes before hosts are killed; for what runs on other machines.
+kill_elsewhere() {
+  :
+}
+
 # Kills what has not ended when it should.
 kill_hosts() {
   local i
+  kill_elsewhere
   for i in "${!hosts[@]}"; do
     if [[ ! -e $directory/${hosts[i]}.exit ]]; then
       kill -KILL -- "-${groups[i]}" 2>/dev/null || true
@@ -292,7 +299,6 @@ kill_hosts() {
 
 # Copies the log of the first host to the terminal while it runs.
 show_first_host() {
-  [[ $dry_run ]] && return
   touch "$directory/${hosts[0]}.log"
   tail -n +1 -s 0.2 -f --pid="${groups[0]}" "$directory/${hosts[0]}.log" &
   watcher=$!
@@ -327,7 +333,8 @@ summarise() {
   if ((worst)); then
     cat "$directory/summary.txt" >&2
   else
-    note "all $(find "$directory" -name '*.exit' | wc -l) hosts finished"
+    note "all $(find "$directory" -name '*.exit' | wc -l) hosts have" \
+      "${stop_asked:+saved or }finished"
   fi
 }
 
@@ -340,11 +347,6 @@ retriable() {
 # Whether the hosts are gone, whatever their codes; a launcher may know better.
 hosts_lost() {
   return 1
-}
-
-# Prepares another attempt.
-recover() {
-  :
 }
 
 # Comes before the launcher ends.
@@ -376,7 +378,6 @@ with_retries() {
       break
     fi
     note "attempt $((number + 1)) of $((retries + 1))"
-    recover
   done
   clean_up
   exit "$worst"

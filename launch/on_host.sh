@@ -2,13 +2,14 @@
 #
 # What the launchers run on each host, around `hypergrid`.
 #
-#   on_host.sh run COMMAND...           forwards SIGTERM; and 0 after it
-#                                       becomes 42
+#   on_host.sh run COMMAND...           forwards SIGTERM; what exits with 0 then
+#                                       has saved but not finished: 42
 #   on_host.sh record PREFIX COMMAND... the same, and notes the exit code in
 #                                       PREFIX-$SLURM_PROCID.exit
 #   on_host.sh follow ID COMMAND...     the same, detached: it outlives the
 #                                       connection; prints its log to its end
 #   on_host.sh stop ID                  sends SIGTERM to what `follow` started
+#   on_host.sh kill ID                  ends it at once
 
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -32,7 +33,8 @@ follow() {
   export PATH=$HOME/hypergrid/bin:$PATH
   mkdir -p "$JOBS"
   if mkdir "$job" 2>/dev/null; then
-    setsid bash "$0" job "$job" "$@" >"$job/log" 2>&1 </dev/null &
+    : >"$job/log"
+    setsid bash "$0" job "$job" "$@" >>"$job/log" 2>&1 </dev/null &
     echo $! >"$job/pid.new"
     mv "$job/pid.new" "$job/pid"
   else
@@ -63,6 +65,7 @@ stop() {
 verb=$1
 shift
 case $verb in
+  kill) kill -KILL -- "-$(<"$JOBS/$1/pid")" ;;
   run) run_forwarding "$@" ;;
   record | follow | job | stop) "$verb" "$@" ;;
   *) exit 2 ;;

@@ -39,7 +39,7 @@ for ((task = 0; task < SLURM_NTASKS; task++)); do
     write_code "$directory/task-$task.exit" 137
 done
 summarise
-if ((worst)) && retriable && ((number <= retries)) && [[ ! -e $logs/stop ]]; then
+if ((worst && number <= retries)) && retriable && [[ ! -e $logs/stop ]]; then
   run scontrol requeue "$SLURM_JOB_ID"
   exit "$worst"
 fi

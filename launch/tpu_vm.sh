@@ -66,8 +66,9 @@ runtime=${runtime:-$(runtime_of "$type")}
 [[ ! $mount || $mount == gs://?* || $mount == nfs://?*/?* ]] ||
   fail "--mount: got $mount, expected gs://BUCKET or nfs://SERVER/SHARE."
 model_dir=$(argument_of model_dir)
-[[ ! $mount || ! $model_dir || $model_dir == "$MOUNT_POINT"/* ]] ||
-  fail "--model_dir: got $model_dir, which each host has for itself. With" \
+[[ ! $mount || $model_dir == "$MOUNT_POINT"/* ]] ||
+  [[ ! $model_dir && ${command[0]} != train ]] ||
+  fail "--model_dir: got '$model_dir', which each host has for itself. With" \
     "--mount, what all hosts see is below $MOUNT_POINT."
 [[ ! $wheel || -f $wheel ]] || fail "--wheel: there is no file $wheel."
 need gcloud 'Get it at https://cloud.google.com/sdk/docs/install.'
@@ -106,27 +107,29 @@ create() {
   [[ ! $spot ]] || flags=(--spot)
   gcloud_tpus queued-resources create "$name" --node-id="$name" \
     --accelerator-type="$type" --runtime-version="$runtime" \
-    ${flags[@]+"${flags[@]}"} --quiet
-  created=yes
+    ${flags[@]+"${flags[@]}"} --quiet && created=yes
 }
 
 delete() {
   gcloud_tpus queued-resources delete "$name" --force --quiet
 }
 
-# Waits until the slice is there; creates it when there is none.
+# Waits until the slice is there; creates it when there is none. A quota of
+# nothing refuses for good, a network only once.
 await_slice() {
-  local state
+  local state refused=0
   while [[ ! $stop_asked ]]; do
     state=$(queue_state) || true
     if [[ $state == ACTIVE || ! $state ]] && [[ $(slice_state) == READY ]]; then
       note "slice $name is ready"
       return
     fi
-    case $state in
-      '') create ;;
-      FAILED | SUSPENDED) delete && create ;;
-    esac
+    if [[ ! $state ]]; then
+      create || refused=$((refused + 1))
+    elif hosts_lost; then
+      { delete && create; } || refused=$((refused + 1))
+    fi
+    ((refused < 3)) || exit 1
     note "slice $name: ${state:-asked for}"
     sleep "$poll" &
     wait $! || true
@@ -156,7 +159,8 @@ count_hosts() {
 
 attempt() {
   local i workers=1 code=0
-  job=$name-$(date -u +%Y%m%d-%H%M%S)-$number
+  # Hosts take up again what has the same name.
+  job=$name-$(date -u +%Y%m%d-%H%M%S)-$$-$number
   build_wheel
   if [[ $dry_run ]]; then
     queue_state
@@ -198,18 +202,17 @@ start_worker() {
 }
 
 stop_hosts() {
-  on_worker all "bash on_host.sh stop $(quote "$job")" \
-    >>"$errors" 2>&1 || true
+  on_worker all "bash on_host.sh stop $(quote "$job")" >>"$errors" 2>&1 || true
 }
 
+kill_elsewhere() {
+  on_worker all "bash on_host.sh kill $(quote "$job")" >>"$errors" 2>&1 || true
+}
+
+# Whether Google says so; no answer is none.
 hosts_lost() {
-  [[ $(slice_state) != READY ]]
-}
-
-recover() {
-  if hosts_lost && [[ $(queue_state) ]]; then
-    delete
-  fi
+  [[ $(slice_state) =~ ^(PREEMPTED|TERMINATED|STOPPED)$ ||
+    $(queue_state) =~ ^(SUSPENDING|SUSPENDED|FAILED)$ ]]
 }
 
 # Deletes the slice after success, and says how to otherwise.

@@ -16,13 +16,17 @@ import time
 import jax
 import numpy as np
 
-from hypergrid_jax import agreement, checkpoint, checkpoint_files, partitioning
+from hypergrid_jax import agreement, checkpoint, partitioning
 from hypergrid_jax.checkpoint import Checkpointer
+from hypergrid_jax.checkpoint_files import CheckpointFiles
 from hypergrid_jax.checkpoint_reader import CheckpointReader
 from tests import checkpoints
 
 _WARNINGS: list[str] = []
 _OPEN: dict[str, Checkpointer] = {}
+_SEEING = {
+  name: getattr(CheckpointFiles, name) for name in ('started', 'steps', 'best')
+}
 
 
 def _checkpointer(directory):
@@ -75,11 +79,13 @@ def _same_shards(got, wanted, target):
   )
 
 
-def blind(process):
-  """From now on this process does not see what is in directories."""
-  if process == jax.process_index():
-    for name in ('started', 'steps', 'best'):
-      setattr(checkpoint_files.CheckpointFiles, name, lambda self: [])
+def blind(process, see_nothing):
+  """Whether this process sees what is in directories."""
+  if process != jax.process_index():
+    return
+  for name, see in _SEEING.items():
+    replaced = (lambda self: []) if see_nothing else see
+    setattr(CheckpointFiles, name, replaced)
 
 
 def fill_disk(process):
@@ -122,12 +128,9 @@ def delay(process, seconds):
   Checkpointer._await = late
 
 
-def patience(seconds):
+def skip(process, seconds, function, *arguments):
+  """All but one process do as they are told, and wait only so long."""
   agreement.TIMEOUT_SECONDS = seconds
-
-
-def skip(process, function, *arguments):
-  """All but one process do as they are told."""
   if process != jax.process_index():
     return globals()[function](*arguments)
 
@@ -138,6 +141,7 @@ def main():
   os.dup2(2, 1)  # gloo says hello there
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', devices)
+  agreement.TIMEOUT_SECONDS = 20.0
   jax.distributed.initialize(f'localhost:{port}', processes, process)
   handler = logging.Handler()
   handler.emit = lambda record: _WARNINGS.append(record.getMessage())

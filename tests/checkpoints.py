@@ -41,11 +41,13 @@ def make_state(step, config=MESH):
   )
 
 
-def abstract_of(tree, config=MESH):
+def abstract_of(tree, config=MESH, rows='data'):
+  """The target of a restore; `rows` are the mesh axes in place of 'data'."""
   mesh = partitioning.make_mesh(config)
 
   def one(leaf):
     spec = getattr(leaf.sharding, 'spec', P())
+    spec = P(*(rows if axis == 'data' else axis for axis in spec))
     sharding = NamedSharding(mesh, spec)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 

@@ -205,7 +205,7 @@ def big_state(step):
   return {'step': jnp.int32(step), 'params': {'w': jnp.float32(noise)}}
 
 
-def test_a_disk_that_fills_up_during_a_save(small_disk, monkeypatch):
+def test_a_disk_that_fills_up_during_a_save(small_disk, monkeypatch, caplog):
   free_space(monkeypatch, 10**12)
   run = Checkpointer(small_disk / 'run', keep=3)
   save_big(run, 1)
@@ -213,6 +213,7 @@ def test_a_disk_that_fills_up_during_a_save(small_disk, monkeypatch):
   with pytest.raises(UserError, match='the disk is full') as caught:
     save_big(run, 2)
   assert 'The last good one, of step 1, is kept' in str(caught.value)
+  assert not caplog.records  # said once, by the error
   assert [path.name for path in run.directory.iterdir()] == ['1']
   (small_disk / 'other').unlink()
   save_big(run, 3)

@@ -93,22 +93,21 @@ def test_what_one_process_saved_many_read_and_back(two, tmp_path):
   alone.close()
 
 
-def test_all_know_what_process_0_sees(tmp_path):
-  pair = Cluster(processes=2, devices=4)
+def test_all_know_what_process_0_sees(two, tmp_path):
   run = str(tmp_path)
-  pair('save', run, 1, 2)
-  pair('wait', run)
-  assert pair('mark_best', run, 1, 0.5, 'glue_rte')
-  pair('blind', 1)
+  two('save', run, 1, 2)
+  two('wait', run)
+  assert two('mark_best', run, 1, 0.5, 'glue_rte')
+  two('blind', 1, True)
   best = {'glue_rte': 1}
   meta = {'seen': 2, 'fingerprint': {}, 'step': 2}
-  assert pair('look', run) == [[1, 2], best, meta]
-  assert pair('restore', run, None, 2) == [2, True, []]
-  assert pair('save', run, 2, 3, 4) == [False, True, True]
-  pair('wait', run)
-  assert not pair('mark_best', run, 4, 0.5, 'glue_rte')
+  assert two('look', run) == [[1, 2], best, meta]
+  assert two('restore', run, None, 2) == [2, True, []]
+  assert two('save', run, 2, 3, 4) == [False, True, True]
+  two('wait', run)
+  assert not two('mark_best', run, 4, 0.5, 'glue_rte')
+  two('blind', 1, False)
   assert names(tmp_path) == ['1', '3', '4', 'best.json']
-  pair.close()
 
 
 def test_nobody_goes_on_before_the_slowest_has_written(two, tmp_path):
@@ -123,17 +122,19 @@ def test_nobody_goes_on_before_the_slowest_has_written(two, tmp_path):
 def test_damage_is_found_whoever_reads_the_file(two, tmp_path):
   run = Checkpointer(tmp_path)
   save(run, 1, 2)
-  path = directory_of(run, 2)
-  for file in (largest_file(path), path / 'params' / 'manifest.ocdbt'):
+  files = [p for p in directory_of(run, 2).rglob('*') if p.is_file()]
+  for file in files:
     good = file.read_bytes()
     flip_a_bit(file)
-    step, same, (warning,) = two('restore', str(tmp_path), None, 2)
-    assert (step, same) == (1, True)
-    assert file.name in warning
-    (error, other) = two.answers('restore', str(tmp_path), 2, 2)
+    error, other = two.answers('restore', str(tmp_path), 2, 2)
     assert error == other
+    assert error['kind'] == 'UserError'
     assert file.name in error['error']
     file.write_bytes(good)
+  flip_a_bit(largest_file(directory_of(run, 2)))
+  step, same, (warning,) = two('restore', str(tmp_path), None, 2)
+  assert (step, same) == (1, True)
+  assert f'Going on from {directory_of(run, 1)}' in warning
   run.close()
 
 
@@ -176,8 +177,7 @@ def test_a_process_that_stays_away_is_named(tmp_path):
   pair = Cluster(processes=2, devices=1)
   run = str(tmp_path)
   assert pair('saved_params', run) == ['bfloat', 'layers/norm', 'layers/wo']
-  pair('patience', 1.0)
-  first, _ = pair.answers('skip', 1, 'saved_params', run)
+  first, _ = pair.answers('skip', 1, 1.0, 'saved_params', run)
   assert first['kind'] == 'UnansweredError'
   assert 'Process 1 has not answered for 1 s' in first['error']
   pair.close()

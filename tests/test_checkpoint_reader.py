@@ -33,16 +33,19 @@ def checkpointer(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'config',
+  ('config', 'rows'),
   [
-    MESH,
-    partitioning.MeshConfig(model=4),
-    partitioning.MeshConfig(),
+    (MESH, 'data'),
+    (partitioning.MeshConfig(model=4), 'data'),
+    (partitioning.MeshConfig(), 'data'),
+    (partitioning.MeshConfig(fsdp=4), 'fsdp'),
+    (partitioning.MeshConfig(slices=2, fsdp=2), ('slice', 'data')),
+    (partitioning.MeshConfig(slices=2, fsdp=2, model=2), ('slice', 'fsdp')),
   ],
 )
-def test_restores_the_same_bits_onto_any_mesh(checkpointer, config):
+def test_restores_the_same_bits_onto_any_mesh(checkpointer, config, rows):
   save(checkpointer, 7)
-  target = abstract_of(make_state(7), config)
+  target = abstract_of(make_state(7), config, rows)
   got, meta = checkpointer.restore(target)
   assert_same_bits(got, make_state(7))
   assert meta == {'fingerprint': {'model': 'tiny'}, 'seen': 70, 'step': 7}
@@ -118,6 +121,17 @@ def test_parameters_may_be_rounded_and_nothing_else(checkpointer):
     place[path] = jax.ShapeDtypeStruct(place[path].shape, dtype)
     with pytest.raises(UserError, match=f'1 of another dtype: params/.*{path}'):
       checkpointer.restore_params(others)
+
+
+def test_only_float32_is_rounded(tmp_path):
+  run = Checkpointer(tmp_path)
+  saved = {'half': jnp.ones(3, jnp.float16), 'count': jnp.arange(4)}
+  run.save(1, {'params': saved}, {})
+  run.close()
+  for path, leaf in saved.items():
+    wanted = {**saved, path: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16)}
+    with pytest.raises(UserError, match=f'1 of another dtype: params/{path}'):
+      CheckpointReader(tmp_path).restore_params(wanted)
 
 
 def test_steps_that_a_person_names(checkpointer):

@@ -57,7 +57,7 @@ class Stubs:
   def command(self, script: str, *arguments: str) -> list[str]:
     return ['bash', str(LAUNCH / script), *arguments]
 
-  def launch(self, script: str, *arguments: str):
+  def launch(self, script: str, *arguments: str, timeout: float = 60):
     """Runs a launcher to its end; logs go to root/logs."""
     return subprocess.run(
       self.command(script, *self.with_logs(arguments)),
@@ -66,7 +66,7 @@ class Stubs:
       check=False,
       cwd=self.root,
       env=self.environment,
-      timeout=60,
+      timeout=timeout,
     )
 
   def with_logs(self, arguments):

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.launch.stubs import ODD, interrupt, wait_until
+from tests.launch.stubs import ODD, interrupt, running, wait_until
 
 # A cloud of one slice with two hosts, each a home directory, and its ssh. A
 # test's own file `ssh` may end a connection.
@@ -53,6 +53,7 @@ case "$*" in
 esac
 """
 SLICE = ('--name=hg', '--zone=z-a', '--type=v5litepod-16', '--poll=0')
+TRAIN = ('train', '--model_dir=/mnt/hypergrid/x')
 SAVES = (
   'trap "echo saved $WORKER; exit 0" TERM; touch "$STUBS/up-$WORKER"\n'
   'for ((i = 0; i < 300; i++)); do sleep 0.1 & wait $!; done\n'
@@ -81,7 +82,7 @@ def test_a_slice_is_created_set_up_used_and_deleted(cloud):
     '--spot',
     '--mount=gs://b',
     '--',
-    'train',
+    *TRAIN,
   )
   assert done.returncode == 0, done.stderr
   assert asked(cloud) == [
@@ -136,10 +137,9 @@ def test_a_preempted_slice_is_created_anew_and_the_run_goes_on(cloud, code):
   # the start, all were killed.
   cloud.add(
     'hypergrid',
-    '[[ -e $STUBS/again ]] && exit\n'
-    '((WORKER)) || sleep 0.5\n'
+    'again=$STUBS/again-$WORKER; [[ -e $again ]] && exit; touch "$again"\n'
     'echo PREEMPTED >"$STUBS/slice"; echo SUSPENDED >"$STUBS/queue"\n'
-    f'((WORKER)) || touch "$STUBS/again"; exit {code or 42}',
+    f'exit {code or 42}',
   )
   done = cloud.launch('tpu_vm.sh', *SLICE, '--retries=3', '--', 'train')
   assert done.returncode == 0, done.stderr
@@ -164,7 +164,7 @@ def test_a_lost_host_of_a_healthy_slice_is_started_again(cloud):
     'hypergrid', '[[ -e $STUBS/again ]] && exit; touch "$STUBS/again"; exit 134'
   )
   done = cloud.launch('tpu_vm.sh', *SLICE, '--retries=1', '--', 'train')
-  assert done.returncode == 0
+  assert done.returncode == 0, done.stderr
   assert asked(cloud).count('queued-resources create') == 1
 
 
@@ -205,7 +205,6 @@ def test_all_hosts_save_when_it_is_told_to_stop(cloud):
 def test_a_slice_that_is_there_is_used_and_left(cloud):
   cloud.launch('tpu_vm.sh', *SLICE, '--keep', '--', 'doctor')
   assert 'queued-resources delete' not in asked(cloud)
-  cloud.environment['STUBS'] = str(cloud.root)
   done = cloud.launch('tpu_vm.sh', *SLICE, '--logs=again', '--', 'train')
   assert done.returncode == 0
   assert asked(cloud).count('queued-resources create') == 1
@@ -220,13 +219,44 @@ def test_a_request_that_failed_is_made_anew(cloud):
   (cloud.root / 'queue').write_text('FAILED\n')
   done = cloud.launch('tpu_vm.sh', *SLICE, '--', 'train')
   assert done.returncode == 0
-  assert [text for text in asked(cloud) if text.startswith('queued')] == [
-    'queued-resources describe',
-    'queued-resources delete',
-    'queued-resources create',
-    'queued-resources describe',
-    'queued-resources delete',
-  ]
+  changes = [text for text in asked(cloud) if 'describe' not in text]
+  assert changes[:2] == ['queued-resources delete', 'queued-resources create']
+
+
+def test_a_request_that_is_refused_is_made_three_times(cloud):
+  cloud.add('gcloud', 'echo no quota >&2; exit 1')
+  done = cloud.launch('tpu_vm.sh', *SLICE, '--retries=9', '--', 'train')
+  assert done.returncode == 1
+  assert asked(cloud).count('queued-resources create') == 3
+  assert 'no quota' in done.stderr
+  assert not cloud.calls('hypergrid')
+
+
+def test_no_answer_of_the_cloud_is_no_reason_to_delete_a_slice(cloud):
+  cloud.add(
+    'hypergrid', '[[ -e $STUBS/again ]] && exit; touch "$STUBS/again"; exit 134'
+  )
+  cloud.add(
+    'gcloud',
+    'if [[ -e $STUBS/again && ! -e $STUBS/asked && $* == *describe* ]]; then\n'
+    '  [[ $* == *queued* ]] && touch "$STUBS/asked"; exit 1\nfi\n' + GCLOUD,
+  )
+  done = cloud.launch(
+    'tpu_vm.sh', *SLICE, '--keep', '--retries=1', '--', 'train'
+  )
+  assert done.returncode == 0
+  assert asked(cloud).count('queued-resources create') == 1
+  assert 'queued-resources delete' not in asked(cloud)
+
+
+def test_what_does_not_stop_is_killed_on_its_host(cloud):
+  cloud.add(
+    'hypergrid',
+    '((WORKER)) || exit 1\ntrap "" TERM\necho $$ >"$STUBS/pid"\nsleep 30',
+  )
+  done = cloud.launch('tpu_vm.sh', *SLICE, '--grace=1', '--', 'train')
+  assert done.returncode == 137
+  assert not running((cloud.root / 'pid').read_text().strip())
 
 
 def test_a_failed_installation_is_a_fault_with_a_log(cloud):
@@ -249,7 +279,7 @@ def test_a_dry_run_needs_no_gcloud_and_runs_nothing(stubs):
     '--dry_run',
     '--mount=nfs://10.0.0.2/share',
     '--',
-    'train',
+    *TRAIN,
   )
   assert (done.returncode, done.stderr) == (0, '')
   lines = done.stdout.splitlines()
@@ -282,7 +312,7 @@ def test_a_dry_run_needs_no_gcloud_and_runs_nothing(stubs):
     ((*SLICE, '--wheel=x.whl'), '--wheel: there is no file x.whl.'),
     (
       (*SLICE, '--mount=gs://b'),
-      '--model_dir: got runs/x, which each host has for itself.',
+      "--model_dir: got 'runs/x', which each host has for itself.",
     ),
   ],
 )
