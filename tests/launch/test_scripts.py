@@ -84,7 +84,7 @@ def test_every_launch_of_the_pages_is_one(stubs):
     assert (done.returncode, done.stderr) == (0, ''), words
 
 
-@pytest.mark.xfail(reason='precompile, import and export are to come')
+@pytest.mark.xfail(reason='import and export are to come')
 def test_every_command_of_the_pages_is_one(stubs):
   found = [words[words.index('--') + 1 :] for words in launches()]
   found += [
@@ -95,7 +95,6 @@ def test_every_command_of_the_pages_is_one(stubs):
     arguments.parse(words)
 
 
-@pytest.mark.xfail(reason='the slices in gin/partitioning are to come')
 def test_every_gin_file_of_the_page_is_there():
   named = set(re.findall(r'gin/\w+/\w+\.gin', PAGES['docs/tpu.md']))
   table = PAGES['docs/tpu.md'].partition('## Slices')[2]
