@@ -1,14 +1,16 @@
-"""What makes a training step fit that does not: changes that were compiled.
+"""What makes a program fit that does not: changes that were compiled.
 
 Changes are tried from the cheapest to the dearest, in the order of what they
 are expected to cost per step; nothing is advised that was not compiled.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 
 from hypergrid_jax import errors, run_setup
 from hypergrid_jax.precompiling import measures, programs, topologies
+
+Measure = Callable[[programs.Parts, topologies.Topology], measures.Measures]
 
 ENOUGH = 2  # changes that fit, after which no more are tried
 _POLICIES = ('none', 'minimal', 'full')
@@ -30,12 +32,11 @@ class Change:
 
   def apply(self, run: run_setup.Run) -> run_setup.Run:
     """The run with this change."""
-    parts = {'T5Config': 'model', 'train': 'train', 'mesh': 'mesh'}
     for name, value in self.bindings:
       owner, field = name.split('.')
-      part = getattr(run, parts[owner])
-      changed = dataclasses.replace(part, **{field: value})
-      run = dataclasses.replace(run, **{parts[owner]: changed})
+      owner = 'model' if owner == 'T5Config' else owner
+      part = dataclasses.replace(getattr(run, owner), **{field: value})
+      run = dataclasses.replace(run, **{owner: part})
     return run
 
 
@@ -58,6 +59,8 @@ def find(
   run: run_setup.Run,
   topology: topologies.Topology,
   *,
+  changes: Iterable[Change],
+  measure: Measure,
   report: Callable[[Tried], None],
 ) -> list[Tried]:
   """Tries changes until some fit.
@@ -65,6 +68,8 @@ def find(
   Args:
     run: what does not fit.
     topology: the devices.
+    changes: what to try, the cheapest first.
+    measure: `measures.training` or `measures.decoding`.
     report: called with every change that was tried.
 
   Returns:
@@ -72,8 +77,8 @@ def find(
     roofline; empty when none does.
   """
   fitting = []
-  for change in candidates(run, len(topology.devices)):
-    tried = _try(change, run, topology)
+  for change in changes:
+    tried = _try(change, run, topology, measure)
     if tried is None:
       continue
     report(tried)
@@ -84,7 +89,7 @@ def find(
   return sorted(fitting, key=lambda tried: tried.measures.roofline.seconds)
 
 
-def candidates(run: run_setup.Run, devices: int) -> Iterator[Change]:
+def for_training(run: run_setup.Run, devices: int) -> Iterator[Change]:
   """Yields changes from the cheapest: parts, recomputation, mesh, and all.
 
   More microbatches cost little but weights sent more often; recomputing 'full'
@@ -106,6 +111,15 @@ def candidates(run: run_setup.Run, devices: int) -> Iterator[Change]:
   for mesh in meshes:
     yield Change(mesh + strongest) if strongest else Change(mesh)
     yield from (Change(mesh + strongest + part) for part in parts[:3])
+
+
+def for_decoding(run: run_setup.Run, devices: int) -> Iterator[Change]:
+  """Yields smaller batches, then meshes that divide the parameters more."""
+  rows = run.evaluate.batch_size
+  while rows % 2 == 0:
+    rows //= 2
+    yield Change((('evaluate.batch_size', rows),))
+  yield from (Change(_bindings(sizes)) for sizes in _meshes(run, devices))
 
 
 def _doublings(now: int, rows: int) -> list[int]:
@@ -135,18 +149,18 @@ def _bindings(sizes) -> tuple[tuple[str, int], ...]:
   return tuple(zip(names, sizes, strict=True))
 
 
-def _try(change, run, topology) -> Tried | None:
+def _try(change, run, topology, measure) -> Tried | None:
   """None for a change that the run or the devices do not allow."""
   try:
     parts = programs.build(change.apply(run), topology)
   except errors.UserError:
     return None
-  state = sum(parts.device_bytes().values())
-  if state > topology.chip.memory:
+  held = parts.device_bytes()['parameters']
+  if held > topology.chip.memory:
     return Tried(
-      change, None, f'the training state alone takes {state / 2**30:.1f} GiB'
+      change, None, f'the parameters alone take {held / 2**30:.1f} GiB'
     )
   try:
-    return Tried(change, measures.training(parts, topology))
+    return Tried(change, measure(parts, topology))
   except programs.DoesNotFitError as error:
     return Tried(change, None, f'needs {error.needed / 2**30:.1f} GiB')

@@ -105,7 +105,9 @@ def _train(parts, topology, expected, facts, console) -> bool:
   except programs.DoesNotFitError as error:
     report.show_overflow('The training step', error, console=console)
     facts['train'] = {'fits': False, 'needed': error.needed}
-    facts['advice'] = _advise(parts.run, topology, console)
+    facts['advice'] = _advise(
+      parts.run, topology, advice.for_training, measures.training, console
+    )
     return False
   report.show_program(
     'Training step',
@@ -130,6 +132,9 @@ def _decode(parts, topology, facts, console) -> bool:
   except programs.DoesNotFitError as error:
     report.show_overflow('Decoding', error, console=console)
     facts['decode'] = {'fits': False, 'needed': error.needed}
+    facts['decode_advice'] = _advise(
+      parts.run, topology, advice.for_decoding, measures.decoding, console
+    )
     return False
   report.show_program(
     'Decoding one evaluation batch',
@@ -141,8 +146,8 @@ def _decode(parts, topology, facts, console) -> bool:
   return True
 
 
-def _advise(run, topology, console) -> list[dict[str, Any]]:
-  """Tries what makes the training step fit, and says it."""
+def _advise(run, topology, changes, measure, console) -> list[dict[str, Any]]:
+  """Tries what makes a program fit, and says it."""
   console.print('Trying what makes it fit, the cheapest first:')
   tried = []
 
@@ -150,13 +155,19 @@ def _advise(run, topology, console) -> list[dict[str, Any]]:
     tried.append(one)
     report.show_tried(one, console=console)
 
-  fitting = advice.find(run, topology, report=show)
+  fitting = advice.find(
+    run,
+    topology,
+    changes=changes(run, len(topology.devices)),
+    measure=measure,
+    report=show,
+  )
   if fitting:
     console.print(
       f'Set {fitting[0].change} to make it fit.', markup=False, highlight=False
     )
   else:
     more = topologies.larger(topology)
-    hint = f' Try --topology={more}.' if more else ''
+    hint = f' The next larger slice, {more}, was not tried.' if more else ''
     console.print(f'None of these fits on {topology}.{hint}', highlight=False)
   return [report.tried_json(one) for one in tried]

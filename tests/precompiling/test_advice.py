@@ -11,7 +11,7 @@ GIB = 2**30
 
 
 def names(run, devices=8):
-  return [str(change) for change in advice.candidates(run, devices)]
+  return [str(change) for change in advice.for_training(run, devices)]
 
 
 def test_a_change_is_applied_and_written_as_on_the_command_line():
@@ -67,8 +67,21 @@ def test_the_sizes_of_slices_stay():
   assert not any('fsdp=8' in name for name in found)
 
 
+def test_decoding_takes_smaller_batches_then_other_meshes():
+  run = runs.configured('mesh.data=4', 'mesh.model=2', 'evaluate.batch_size=12')
+  found = list(advice.for_decoding(run, 8))
+  assert [str(change) for change in found] == [
+    'evaluate.batch_size=6',
+    'evaluate.batch_size=3',
+    'mesh.data=1 mesh.fsdp=4 mesh.model=2',
+    'mesh.data=1 mesh.fsdp=2 mesh.model=4',
+    'mesh.data=1 mesh.fsdp=1 mesh.model=8',
+  ]
+  assert found[0].apply(run).evaluate.batch_size == 6
+
+
 @pytest.fixture
-def pretended(monkeypatch):
+def pretended():
   """A chip of 1 MiB, and programs whose needs follow from the run."""
   tried = []
 
@@ -79,29 +92,35 @@ def pretended(monkeypatch):
     needed = 12 / (1 + policy) / run.train.microbatches
     if needed > 2:
       raise programs.DoesNotFitError(int(needed * GIB), 2 * GIB, 'too large')
-    roofline = measures.Roofline(1.0 + policy, 0, 0, 0)
+    roofline = measures.Roofline(1 / run.train.microbatches, 0, 0, 0)
     return measures.Measures(
       {'all': int(needed * GIB)}, 2 * GIB, None, (), roofline, 0.0
     )
 
-  monkeypatch.setattr(measures, 'training', training)
   chip = dataclasses.replace(topologies.CHIPS['v5e'], memory=2 * GIB)
   cpu = topologies.find('cpu')
-  return dataclasses.replace(cpu, chip=chip), tried
+
+  def find(run, chip=chip):
+    reported = []
+    found = advice.find(
+      run,
+      dataclasses.replace(cpu, chip=chip),
+      changes=advice.for_training(run, 8),
+      measure=training,
+      report=reported.append,
+    )
+    return found, reported
+
+  return find, chip, tried
 
 
 def test_what_fits_was_compiled_and_the_fastest_comes_first(pretended):
-  topology, tried = pretended
-  reported = []
-  found = advice.find(
-    runs.configured('mesh.data=4', 'mesh.model=2'),
-    topology,
-    report=reported.append,
-  )
+  find, _, tried = pretended
+  found, reported = find(runs.configured('mesh.data=4', 'mesh.model=2'))
   # 16 rows on 4 devices take parts of 2 and 4 only; 12 GiB / 3 / 2 fits.
   assert [str(one.change) for one in found] == [
-    'T5Config.remat_policy=full train.microbatches=2',
     'T5Config.remat_policy=full train.microbatches=4',
+    'T5Config.remat_policy=full train.microbatches=2',
   ]
   assert len(tried) == len(reported)
   assert [one.why_not for one in reported if one.measures is None][0] == (
@@ -109,15 +128,10 @@ def test_what_fits_was_compiled_and_the_fastest_comes_first(pretended):
   )
 
 
-def test_what_cannot_hold_its_state_is_not_compiled(pretended):
-  topology, tried = pretended
-  tiny = dataclasses.replace(topology.chip, memory=1000)
-  reported = []
-  found = advice.find(
-    runs.configured('mesh.data=8'),
-    dataclasses.replace(topology, chip=tiny),
-    report=reported.append,
-  )
+def test_what_cannot_hold_its_parameters_is_not_compiled(pretended):
+  find, chip, tried = pretended
+  tiny = dataclasses.replace(chip, memory=1000)
+  found, reported = find(runs.configured('mesh.data=8'), tiny)
   assert found == []
   assert tried == []
-  assert all('state alone' in one.why_not for one in reported)
+  assert all('parameters alone' in one.why_not for one in reported)

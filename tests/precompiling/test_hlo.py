@@ -7,7 +7,7 @@ import pytest
 from hypergrid_jax.precompiling import hlo_costs, hlo_loops, hlo_text
 
 # Written by hand in the form of the two compilers. The outer loop's counter
-# starts at 2, goes up by 3 and stays below 12: 2, 5, 8, 11.
+# starts at 4, goes up by 3 and stays below 12: 4, 7, 10.
 LOOPS = """\
 HloModule jit_f, entry_computation_layout={(f32[5,7]{1,0})->f32[5,7]{1,0}}
 
@@ -55,8 +55,8 @@ body=%inner_body, backend_config={"known_trip_count":{"n":"6"}}
 
 ENTRY %main (x: f32[5,7]) -> f32[5,7] {
   %x = f32[5,7]{1,0} parameter(0)
-  %two = s32[] constant(2)
-  %copied = s32[] copy(%two)
+  %four = s32[] constant(4)
+  %copied = s32[] copy(%four)
   %begin = (f32[5,7]{1,0}, /*index=1*/s32[]) tuple(%x, %copied)
   %while.9 = (f32[5,7]{1,0}, s32[]) while(%begin), \
 condition=%outer_condition, body=%outer_body
@@ -105,15 +105,15 @@ def test_loops_in_loops_multiply_and_their_limits_are_found():
     for use in hlo_loops.uses(module)
     if use.instruction.opcode in ('while', 'dot')
   }
-  assert found == {'while.9': 1, 'loop': 4, 'dot.1': 4 * 6}
-  assert hlo_costs.costs(module).flops == 4 * 6 * 2 * 5 * 7 * 7
+  assert found == {'while.9': 1, 'loop': 3, 'dot.1': 3 * 6}
+  assert hlo_costs.costs(module).flops == 3 * 6 * 2 * 5 * 7 * 7
 
 
 def test_a_loop_without_a_limit_counts_once_and_is_named():
   text = LOOPS.replace(', backend_config={"known_trip_count":{"n":"6"}}', '')
   costs = hlo_costs.costs(hlo_text.parse(text))
   assert costs.unbounded_loops == ('loop',)
-  assert costs.flops == 4 * 2 * 5 * 7 * 7
+  assert costs.flops == 3 * 2 * 5 * 7 * 7
 
 
 def test_a_scan_counts_like_the_unrolled_loop():
