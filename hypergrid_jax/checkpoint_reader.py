@@ -208,6 +208,14 @@ class CheckpointReader:
     if step is None:
       return None
     body = manifest.read_body(self._path(step))
+    if _TRAINING in items and not any(
+      _item(leaf) == _TRAINING for leaf in body['leaves']
+    ):
+      raise UserError(
+        f'Checkpoint {self._path(step)} holds parameters alone, without the'
+        ' state of an optimiser. Start a run from it in another directory:'
+        f' train.initial_checkpoint={self.directory.parent}'
+      )
     leaves = tree_paths.flatten(abstract)
     differences = tree_paths.differences(
       {k: v for k, v in body['leaves'].items() if _item(k) in items},
