@@ -241,6 +241,14 @@ class CheckpointReader:
       return None
     meta = body['meta']
     path = self._files.path(meta['step'])
+    if _TRAINING in names and not any(
+      _item(leaf) == _TRAINING for leaf in body['leaves']
+    ):
+      raise UserError(
+        f'Checkpoint {path} holds parameters alone, without the state of an'
+        ' optimiser. Start a run from it in another directory:'
+        f' train.initial_checkpoint={self.directory.parent}'
+      )
     leaves = tree_paths.flatten(abstract)
     self._check_fingerprint(path, meta['fingerprint'])
     _check_leaves(

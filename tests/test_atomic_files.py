@@ -40,3 +40,45 @@ def test_parts_that_fail_half_way_leave_the_old_file(tmp_path):
 def test_missing_directories_are_made(tmp_path):
   atomic_files.write_text(tmp_path / 'a/b/c.txt', 'text')
   assert (tmp_path / 'a/b/c.txt').read_text() == 'text'
+
+
+class TestNewDirectory:
+  def test_it_appears_whole(self, tmp_path):
+    path = tmp_path / 'a' / 'new'
+    with atomic_files.new_directory(path) as made:
+      (made / 'one.txt').write_text('1')
+      assert not path.exists()
+    assert [p.name for p in path.iterdir()] == ['one.txt']
+    assert [p.name for p in path.parent.iterdir()] == ['new']
+
+  def test_a_failure_leaves_nothing(self, tmp_path):
+    def fail():
+      with atomic_files.new_directory(tmp_path / 'new') as made:
+        (made / 'one.txt').write_text('1')
+        raise KeyError('two')
+
+    with pytest.raises(KeyError):
+      fail()
+    assert list(tmp_path.iterdir()) == []
+
+  def test_an_empty_directory_is_taken_and_a_full_one_is_not(self, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    with atomic_files.new_directory(tmp_path / 'empty') as made:
+      (made / 'one.txt').write_text('1')
+    with (
+      pytest.raises(UserError, match='empty is there already'),
+      atomic_files.new_directory(tmp_path / 'empty'),
+    ):
+      pass
+    assert (tmp_path / 'empty/one.txt').read_text() == '1'
+
+  def test_what_appears_meanwhile_is_not_overwritten(self, tmp_path):
+    def race():
+      with atomic_files.new_directory(tmp_path / 'new') as made:
+        (made / 'ours.txt').write_text('1')
+        (tmp_path / 'new').mkdir()
+        (tmp_path / 'new/theirs.txt').write_text('2')
+
+    with pytest.raises(UserError, match='new is there already'):
+      race()
+    assert [p.name for p in (tmp_path / 'new').iterdir()] == ['theirs.txt']

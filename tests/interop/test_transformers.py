@@ -205,7 +205,7 @@ def test_an_import_computes_and_writes_what_theirs_does(name, folder):
   ours = ours[..., : SIZES['vocab_size']]
   assert np.abs(logits).max() > 1
   assert np.abs(ours - logits).max() <= ATOL
-  assert len(np.unique(written)) >= 4
+  assert len(np.unique(written)) >= 3  # not only the start
   same_tokens(written, tokens)
 
 

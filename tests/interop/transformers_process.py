@@ -35,7 +35,7 @@ def make(job):
     elif 'relative' in name:
       torch.nn.init.normal_(value)
     elif 'block' in name:  # else the layers hardly change what is embedded
-      value.data.mul_(2)
+      value.data.mul_(1.4)
   if job.get('head'):
     shape = model.shared.weight.shape
     model.lm_head.weight = torch.nn.Parameter(
