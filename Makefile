@@ -45,6 +45,7 @@ test: install
 lint: install
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
+	$(RUN)/shellcheck --external-sources launch/*.sh
 
 bench: install
 	$(foreach script,$(BENCHMARKS),$(RUN)/python $(script) &&) true

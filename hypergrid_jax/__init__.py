@@ -16,7 +16,7 @@ def load(
 
   Args:
     model_dir: a run's directory, as `hypergrid train` makes it.
-    step: a step number or 'best'.
+    step: a step number, 'best' or 'best:TASK'.
 
   Raises:
     UserError: there is no such run or checkpoint.

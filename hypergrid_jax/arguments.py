@@ -45,13 +45,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     argv: the arguments after the program's name.
 
   Returns:
-    The flags of the verb; `run`, which runs it on these options; and
-    `bindings`, the NAME=VALUE arguments.
+    The flags of the verb; `run`, which runs it on these options; `bindings`,
+    the NAME=VALUE arguments; and `arguments`, all of them but what tells the
+    processes of a run apart.
 
   Raises:
     UserError: there is no such verb, flag or binding, or one is missing.
   """
   options, rest = _make_parser().parse_known_args(argv)
+  options.arguments = _without_place(argv)
   options.bindings = []
   for argument in rest:
     binding = argument.removeprefix('--gin.')
@@ -59,6 +61,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
       raise errors.UserError(_unknown_argument(argument, options))
     options.bindings.append(binding)
   return options
+
+
+def _without_place(argv: Sequence[str]) -> list[str]:
+  """Leaves --process_id N out."""
+  kept, flag = [], '--process_id'
+  after_flag = False
+  for argument in argv:
+    if not after_flag and not argument.startswith(f'{flag}='):
+      kept += [argument] if argument != flag else []
+    after_flag = argument == flag
+  return kept
 
 
 def _unknown_argument(argument: str, options: argparse.Namespace) -> str:
@@ -86,6 +99,7 @@ def _make_parser() -> _Parser:
   _add_eval(added)
   _add_predict(added)
   _add_tokenize(added)
+  _add_precompile(added)
   _add_tasks(added)
   weight_arguments.add(added, _add_verb, _add_data_flags)
   _add_doctor(added)
@@ -140,6 +154,16 @@ def _add_source_flag(parser, *, default=None):
 
 def _add_run_flags(parser):
   """Adds the flags that name a run which need not exist yet."""
+  _add_gin_flag(parser)
+  parser.add_argument(
+    '--model_dir',
+    metavar='DIR',
+    help='the run; default runs/NAME for FILE NAME.gin',
+  )
+  _add_data_flags(parser)
+
+
+def _add_gin_flag(parser):
   parser.add_argument(
     '--gin_file',
     action='append',
@@ -147,12 +171,35 @@ def _add_run_flags(parser):
     metavar='FILE',
     help='may be repeated; looked for here, then among the installed ones',
   )
-  parser.add_argument(
-    '--model_dir',
-    metavar='DIR',
-    help='the run; default runs/NAME for FILE NAME.gin',
+
+
+def _add_process_flags(parser):
+  """Adds the flags that connect the processes of one run."""
+  group = parser.add_argument_group(
+    'several processes',
+    'The same command on every host; all see one --model_dir.',
   )
-  _add_data_flags(parser)
+  group.add_argument(
+    '--distributed',
+    default='auto',
+    metavar='auto|slurm|tpu|off',
+    help='how to find the others; auto asks SLURM or the TPU, where there is'
+    ' one',
+  )
+  group.add_argument(
+    '--coordinator',
+    metavar='HOST:PORT',
+    help='process 0, to say it oneself; PORT and the next one must be free',
+  )
+  group.add_argument('--num_processes', type=_positive, metavar='N')
+  group.add_argument('--process_id', type=int, metavar='I', help='from 0')
+  group.add_argument(
+    '--start_timeout',
+    type=_positive,
+    default=300,
+    metavar='SECONDS',
+    help='how long to wait for the others; 300',
+  )
 
 
 def _add_train(added):
@@ -171,6 +218,7 @@ def _add_train(added):
     action='store_true',
     help='move what DIR holds aside and start anew',
   )
+  _add_process_flags(parser)
 
 
 def _add_eval(added):
@@ -190,8 +238,8 @@ def _add_eval(added):
     '--step',
     type=_step_or_all,
     default='best',
-    metavar='N|best|all',
-    help='which checkpoints; default best',
+    metavar='N|best|best:TASK|all',
+    help='which checkpoints; default best, by the average',
   )
   parser.add_argument('--split', help='validation, test or train')
   parser.add_argument(
@@ -201,6 +249,7 @@ def _add_eval(added):
     '--limit', type=_positive, metavar='N', help='examples per task'
   )
   _add_data_flags(parser)
+  _add_process_flags(parser)
 
 
 def _add_predict(added):
@@ -229,8 +278,8 @@ def _add_predict(added):
     '--step',
     type=_step,
     default='best',
-    metavar='N|best',
-    help='which checkpoint; default best',
+    metavar='N|best|best:TASK',
+    help='which checkpoint; default best, by the average',
   )
   parser.add_argument(
     '--resume', action='store_true', help='go on where a stopped run was'
@@ -239,6 +288,7 @@ def _add_predict(added):
     '--overwrite', action='store_true', help='replace an output that is there'
   )
   _add_data_flags(parser)
+  _add_process_flags(parser)
 
 
 def _add_tokenize(added):
@@ -254,6 +304,50 @@ def _add_tokenize(added):
   )
   _add_run_flags(parser)
   parser.add_argument('--test', action='store_true', help='the test splits too')
+
+
+def _add_precompile(added):
+  parser = _add_verb(
+    added,
+    'precompile',
+    verbs.precompile,
+    text='compile a run for a TPU slice without one: what it takes and costs',
+    example='hypergrid precompile --gin_file=gin/runs/glue_super_glue_base.gin'
+    ' --vocab=t5.model --topology=v5e:2x4',
+    epilog='Needs neither data nor a TPU, only its compiler: the extra tpu.\n'
+    'Exit code 1 when a step does not fit; changes that make it fit are tried\n'
+    f'then.\n\n{_BINDINGS_HELP}',
+    flags=True,
+  )
+  _add_gin_flag(parser)
+  parser.add_argument(
+    '--topology',
+    required=True,
+    metavar='NAME',
+    help='chips by dimension, such as v5e:4x4 or v5p:4x4x8; an accelerator'
+    ' type, such as v5e-16 or v4-128; or cpu',
+  )
+  parser.add_argument(
+    '--slices',
+    type=_positive,
+    metavar='N',
+    help='how many such slices; default mesh.slices',
+  )
+  parser.add_argument(
+    '--program',
+    choices=('train', 'decode'),
+    help='compile only this one; default both',
+  )
+  parser.add_argument(
+    '--quick',
+    action='store_true',
+    help='optimise less, which takes a fifth of the time: the same FLOPs, more'
+    ' memory and traffic',
+  )
+  parser.add_argument(
+    '--json', metavar='FILE', help='write all numbers there, too'
+  )
+  _add_data_flags(parser)
 
 
 def _add_tasks(added):
@@ -334,7 +428,7 @@ def _add_doctor(added):
 
 
 def _step(text: str) -> int | str:
-  return text if text == 'best' else int(text)
+  return text if text.partition(':')[0] == 'best' else int(text)
 
 
 def _step_or_all(text: str) -> int | str:

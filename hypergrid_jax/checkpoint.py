@@ -1,43 +1,38 @@
 """Checkpoints that are whole or absent, and never the wrong ones.
 
-The files of a checkpoint are described in `checkpoint_reader`.
+Orbax writes and reads the arrays. When a checkpoint counts is decided here and
+not by Orbax's manager, which leaves the other processes at a barrier when one
+of them fails: every process reports how its part went, and process 0 writes the
+manifest when all went well.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
+import contextlib
 import errno
 import json
 import logging
 import math
 import pathlib
-import shutil
 import threading
 from typing import Any
 
-import jax
+from etils import epath
 import orbax.checkpoint as ocp
 
-from hypergrid_jax import atomic_files, manifest, tree_paths
-from hypergrid_jax.checkpoint_reader import CheckpointReader, to_items
+from hypergrid_jax import (
+  agreement,
+  checkpoint_files,
+  manifest,
+  processes,
+  tree_paths,
+)
+from hypergrid_jax.checkpoint_reader import AVERAGE, CheckpointReader, to_items
 from hypergrid_jax.errors import UserError
 
-_LOG = logging.getLogger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ('No space left on device', 'Disk quota exceeded')
-
-
-def _readable(size: int) -> str:
-  return f'{size / 1e9:.3g} GB' if size >= 1e9 else f'{size / 1e6:.3g} MB'
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-  while error is not None:
-    if isinstance(error, OSError) and error.errno in _FULL:
-      return True
-    if any(text in str(error) for text in _FULL_TEXTS):
-      return True
-    error = error.__cause__ or error.__context__
-  return False
 
 
 class Checkpointer(CheckpointReader):
@@ -45,8 +40,8 @@ class Checkpointer(CheckpointReader):
 
   Only `save` and `mark_best` change anything on disk. A save is asynchronous:
   it returns as soon as the state has left the devices, and the checkpoint
-  counts once its manifest is there. Every process of a run calls every method
-  with the same arguments; all see the same files.
+  counts once its manifest is there, in all processes at once. A failure of any
+  process is raised in all of them.
   """
 
   def __init__(
@@ -63,7 +58,7 @@ class Checkpointer(CheckpointReader):
       keep: how many of the latest checkpoints to keep, besides the best ones.
         With 2 or more, a damaged newest one costs only one period.
       fingerprint: JSON, what makes this run this run; kept with every
-        checkpoint and handed out by `meta` and `restore` to be compared.
+        checkpoint. A checkpoint with another one is not read; None reads any.
 
     Raises:
       UserError: `keep` is below 1.
@@ -72,13 +67,16 @@ class Checkpointer(CheckpointReader):
       raise UserError(
         f'keep is {keep}, but at least 1 checkpoint must be kept to go on from.'
       )
-    super().__init__(directory)
-    self.fingerprint = json.loads(json.dumps(fingerprint or {}))
+    if fingerprint is not None:  # as it will be read back
+      fingerprint = json.loads(json.dumps(fingerprint))
+    super().__init__(directory, fingerprint=fingerprint)
     self._keep = keep
-    self._manager: ocp.CheckpointManager | None = None
+    self._handler = ocp.StandardCheckpointHandler()
+    logging.getLogger('absl').addFilter(_is_news)
     self._worker = futures.ThreadPoolExecutor(1, 'checkpoint')
     self._saving: tuple[int, futures.Future[None]] | None = None
     self._saved: int | None = None
+    # Process 0 may mark one checkpoint while its worker finishes another.
     self._lock = threading.RLock()
 
   def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> bool:
@@ -99,28 +97,19 @@ class Checkpointer(CheckpointReader):
         save had written is removed and all earlier checkpoints are kept.
     """
     self.wait()
-    self._remove_leftovers()
-    if self._path(step).exists():
-      if manifest.problem(self._path(step)) is None:
-        return False
-      self._remove(step)
     leaves = tree_paths.flatten(state)
-    self._check_space(step, sum(leaf.nbytes for leaf in leaves.values()))
-    own = {'fingerprint': self.fingerprint, 'step': step}
+    items = to_items(leaves)
+    own = {'fingerprint': self.fingerprint or {}, 'step': step}
     body = {'leaves': tree_paths.layout(leaves), 'meta': {**meta, **own}}
-    items = {
-      name: ocp.args.StandardSave(tree)
-      for name, tree in to_items(leaves).items()
-    }
-    try:
-      manager = self._manager = self._manager or self._create()
-      # Orbax remembers which steps it has seen; some may be deleted by now.
-      manager.reload()
-      manager.save(step, args=ocp.args.Composite(**items), force=True)
-    except Exception as error:
-      self._fail(step, error)
-      raise
-    self._saving = step, self._worker.submit(self._finish, manager, step, body)
+    size = sum(leaf.nbytes for leaf in leaves.values())
+    writes: list[Any] = []
+    with self._cleaning_up(writes):
+      if not agreement.of_first(lambda: self._begin(step, size, list(items))):
+        return False
+      agreement.of_all(lambda: self._write(step, items, writes))
+    exchanges = [agreement.Exchange() for _ in range(4)]
+    finished = self._worker.submit(self._finish, step, body, writes, exchanges)
+    self._saving = step, finished
     return True
 
   def wait(self) -> None:
@@ -131,12 +120,10 @@ class Checkpointer(CheckpointReader):
     """
     if self._saving is None:
       return
-    step, saved = self._saving
+    _, finished = self._saving
     try:
-      saved.result()
-    except Exception as error:
-      self._fail(step, error)
-      raise
+      with self._cleaning_up():
+        finished.result()
     finally:
       self._saving = None
 
@@ -150,131 +137,175 @@ class Checkpointer(CheckpointReader):
       self.wait()
     finally:
       self._worker.shutdown()
-      if self._manager is not None:
-        self._manager.close()
-        self._manager = None
+      self._handler.close()
 
-  def mark_best(
-    self, step: int, value: float, *, name: str = 'average'
-  ) -> bool:
+  def mark_best(self, step: int, value: float, *, name: str = AVERAGE) -> bool:
     """Keeps a checkpoint if its score is the highest so far.
 
     Args:
       step: a checkpoint that is there or being saved.
       value: its score; higher is better, NaN is never best.
-      name: what the score is; each name has a best checkpoint of its own.
+      name: what the score is, such as a task's name; each name has a best
+        checkpoint of its own.
 
     Returns:
       Whether it is the new best. An equal score leaves the earlier one.
     """
-    steps = self.steps() + ([self._saving[0]] if self._saving else [])
+    return agreement.of_first(lambda: self._mark(step, value, name))
+
+  def _begin(self, step: int, size: int, items: list[str]) -> bool:
+    """Makes place for a checkpoint; False if it is there already."""
+    files = self._files
+    files.remove_unfinished()
+    if step in files.started():
+      if files.is_whole(step):
+        return False
+      files.remove(step)
+    files.check_space(step, size)
+    with self._naming_full_disk(step):
+      files.begin(step, items)
+    return True
+
+  def _write(
+    self, step: int, items: Mapping[str, Any], writes: list[Any]
+  ) -> None:
+    """Starts to write this process's part; adds to what is to be waited for."""
+    with self._naming_full_disk(step):
+      for name, tree in items.items():
+        saving = self._handler.async_save(
+          epath.Path(self._files.path(step) / name),
+          args=ocp.args.StandardSave(tree),
+        )
+        # In the worker, as this thread may have an event loop: a notebook's.
+        writes += self._worker.submit(_run, saving).result() or ()
+
+  def _await(self, step: int, writes: list[Any]) -> None:
+    """Waits until nothing is being written any more, and then raises."""
+    if errors := _errors_of(writes):
+      with self._naming_full_disk(step):
+        raise errors[0]
+
+  def _finish(
+    self,
+    step: int,
+    body: Mapping[str, Any],
+    writes: list[Any],
+    exchanges: list[agreement.Exchange],
+  ) -> None:
+    """Waits for all processes, then makes the checkpoint count. In a thread."""
+    written, merged, summed, sealed = exchanges
+    path = self._files.path(step)
+    index, count = processes.index(), processes.count()
+    written.of_all(lambda: self._await(step, writes))
+    names = merged.of_first(lambda: self._merge(step))
+    sums = summed.of_all(lambda: manifest.checksums(path, names[index::count]))
+    sealed.of_first(lambda: self._seal(step, body, sums))
+
+  def _merge(self, step: int) -> list[str]:
+    """Joins what all processes wrote; returns the files that came out of it."""
+    path = self._files.path(step)
+    with self._naming_full_disk(step):
+      for item in path.iterdir():
+        self._handler.finalize(epath.Path(item))
+    return manifest.files_of(path)
+
+  def _seal(
+    self, step: int, body: Mapping[str, Any], sums: list[manifest.Checksums]
+  ) -> None:
+    files = {name: sizes for part in sums for name, sizes in part.items()}
+    with self._naming_full_disk(step):
+      manifest.write(self._files.path(step), body, files)
+    self._saved = step
+    with self._lock:
+      self._files.prune(step, self._keep)
+
+  def _mark(self, step: int, value: float, name: str) -> bool:
+    files = self._files
+    steps = files.steps() + ([self._saving[0]] if self._saving else [])
     if step not in steps:
       raise ValueError(f'there is no checkpoint of step {step} to mark')
     with self._lock:
-      best = self._best()
+      best = files.best()
       former, highest = best.get(name, (None, -math.inf))
       if math.isnan(value) or (former in steps and value <= highest):
         return False
-      best[name] = step, float(value)
-      self._write_best(best)
-    self._prune()
+      files.write_best({**best, name: (step, float(value))})
+      if self._saved is not None:
+        files.prune(self._saved, self._keep)
     return True
 
-  def _create(self) -> ocp.CheckpointManager:
-    self.directory.mkdir(parents=True, exist_ok=True)
-    return self._open(writable=True)
+  @contextlib.contextmanager
+  def _naming_full_disk(self, step: int) -> Iterator[None]:
+    """Makes a full disk a user's error, whatever reports it."""
+    try:
+      yield
+    except Exception as error:
+      if not _is_disk_full(error):
+        raise
+      path = self._files.path(step)
+      raise checkpoint_files.no_room(path, 'the disk is full') from error
 
-  def _finish(
-    self, manager: ocp.CheckpointManager, step: int, body: dict[str, Any]
-  ) -> None:
-    """Waits for Orbax, then makes the checkpoint count. In a thread."""
-    manager.wait_until_finished()
-    if jax.process_index() == 0:
-      manifest.write(self._path(step), body)
-    self._saved = step
-    self._prune()
+  @contextlib.contextmanager
+  def _cleaning_up(self, writes: Sequence[Any] = ()) -> Iterator[None]:
+    """Removes what a failed save has written; all processes come here.
 
-  def _check_space(self, step: int, size: int) -> None:
-    place = self.directory
-    while not place.exists():
-      place = place.parent
-    free = shutil.disk_usage(place).free
-    if size > free:
-      raise self._disk_full(
-        step, f'needs {_readable(size)}, has {_readable(free)}'
-      )
-
-  def _disk_full(self, step: int, reason: str) -> UserError:
-    kept = self.latest()
-    last = (
-      'There is no earlier checkpoint.'
-      if kept is None
-      else f'The last good one, of step {kept}, is kept.'
-    )
-    return UserError(
-      f'No room for the checkpoint of step {step} in {self.directory}: '
-      f'{reason}. {last} Free some space and start again.'
-    )
-
-  def _fail(self, step: int, error: Exception) -> None:
-    """Removes what a failed save has written.
+    Args:
+      writes: what may still be written then, by this process.
 
     Raises:
-      UserError: it failed because the disk is full.
+      UserError: the save failed by a user's mistake; tells what is left.
     """
-    manager, self._manager = self._manager, None
-    if manager is not None:
-      try:
-        manager.close()
-      except Exception as second:
-        _LOG.debug('closing after a failed save: %r', second)
-    self._remove_leftovers()
-    if _is_disk_full(error):
-      raise self._disk_full(step, 'the disk is full') from error
+    try:
+      yield
+    except agreement.UnansweredError:
+      raise  # there is nobody to agree with, and the next save cleans up
+    except Exception as error:
+      agreement.of_all(lambda: len(_errors_of(writes)))
+      kept = agreement.of_first(self._clean)
+      if not isinstance(error, UserError):
+        raise
+      last = (
+        'There is no earlier checkpoint.'
+        if kept is None
+        else f'The last good one, of step {kept}, is kept.'
+      )
+      raise UserError(f'{error} {last}') from error
 
-  def _write_best(self, best: Mapping[str, tuple[int, float]]) -> None:
-    if jax.process_index() != 0:
-      return
-    content = {
-      name: {'step': step, 'value': value}
-      for name, (step, value) in best.items()
-    }
-    text = json.dumps(content, indent=1) + '\n'
-    atomic_files.write_text(self.directory / 'best.json', text)
+  def _clean(self) -> int | None:
+    self._files.remove_unfinished()
+    return max(self._files.steps(), default=None)
 
-  def _remove(self, step: int) -> None:
-    """Deletes a checkpoint, its manifest first: a half is never taken whole."""
-    if jax.process_index() != 0:
-      return
-    (self._path(step) / manifest.NAME).unlink(missing_ok=True)
-    shutil.rmtree(self._path(step))
 
-  def _remove_leftovers(self) -> None:
-    """Deletes what interrupted saves left behind.
+def _is_news(record: logging.LogRecord) -> bool:
+  """Whether to log it: Orbax logs with traceback what it raises, too."""
+  return '_SignalingThread.run() raised' not in str(record.msg)
 
-    Those are steps without a manifest, and directories that Orbax writes to
-    before it renames them, '<step>.<some text>'.
-    """
-    if jax.process_index() != 0 or not self.directory.is_dir():
-      return
-    for path in self.directory.iterdir():
-      step, dot, _ = path.name.partition('.')
-      if dot and step.isdecimal() and path.is_dir():
-        shutil.rmtree(path)
-    for step in set(self._directories()) - set(self.steps()):
-      self._remove(step)
 
-  def _prune(self) -> None:
-    """Deletes checkpoints that are neither best nor among the last saved.
+def _run(coroutine: Any) -> Any:
+  # Not asyncio.run: it cancels tasks of other threads' loops, Orbax's, too.
+  loop = asyncio.new_event_loop()
+  try:
+    return loop.run_until_complete(coroutine)
+  finally:
+    loop.close()
 
-    Later ones than this object's last are left alone, and do not count: a run
-    that went on from an earlier checkpoint found them damaged.
-    """
-    if self._saved is None:
-      return
-    with self._lock:
-      steps = [step for step in self.steps() if step <= self._saved]
-      best = {step for step, _ in self._best().values()}
-      for step in steps[: -self._keep]:
-        if step not in best:
-          self._remove(step)
+
+def _errors_of(writes: Iterable[Any]) -> list[Exception]:
+  """Waits for all of them; the first to fail is not the last to write."""
+  errors = []
+  for write in writes:
+    try:
+      write.result()
+    except Exception as error:
+      errors.append(error)
+  return errors
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in _FULL:
+      return True
+    if any(text in str(error) for text in _FULL_TEXTS):
+      return True
+    error = error.__cause__ or error.__context__
+  return False

@@ -1,28 +1,24 @@
-"""Reading the checkpoints of a run; what they look like is told here.
-
-A run directory holds:
-
-  checkpoints/<step>/params/      parameters, written by Orbax
-  checkpoints/<step>/training/    step and optimiser state, written by Orbax
-  checkpoints/<step>/manifest.json  written last: fingerprint, leaves, checksums
-  checkpoints/best.json           which steps are the best, and their scores
-"""
+"""Reading the checkpoints of a run; `checkpoint_files` tells what they are."""
 
 from collections.abc import Collection, Mapping
-import json
+import contextlib
 import logging
 import pathlib
 from typing import Any
 
+from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
-from hypergrid_jax import manifest, tree_paths
-from hypergrid_jax.errors import UserError
+from hypergrid_jax import agreement, manifest, processes, tree_paths
+from hypergrid_jax.checkpoint_files import CheckpointFiles
+from hypergrid_jax.errors import UserError, closest
 
 _LOG = logging.getLogger(__name__)
 _PARAMS = 'params'
 _TRAINING = 'training'
+_BEST = 'best'
+AVERAGE = 'average'
 
 
 def _item(path: str) -> str:
@@ -43,30 +39,51 @@ def to_items(leaves: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 class CheckpointReader:
   """The checkpoints of one run directory; changes nothing on disk.
 
+  Every process of a run calls every method, in the same order and with the same
+  arguments: process 0 looks at the files and tells the others, so that all go
+  on from the same checkpoint whatever each of them sees.
+
   Attributes:
     directory: where the checkpoints are, `checkpoints` in the run directory.
   """
 
-  def __init__(self, directory: str | pathlib.Path):
-    """Takes the run directory; it need not exist."""
+  def __init__(
+    self,
+    directory: str | pathlib.Path,
+    *,
+    fingerprint: Mapping[str, Any] | None = None,
+  ):
+    """Touches no file.
+
+    Args:
+      directory: the run directory; it need not exist.
+      fingerprint: JSON; a checkpoint that was saved with another is refused.
+        None takes any.
+    """
     self.directory = pathlib.Path(directory).absolute() / 'checkpoints'
+    self.fingerprint = fingerprint
+    self._files = CheckpointFiles(self.directory)
 
   def steps(self) -> list[int]:
     """Returns the steps of all finished checkpoints, ascending."""
-    return [
-      step
-      for step in self._directories()
-      if manifest.is_finished(self._path(step))
-    ]
+    return agreement.of_first(self._files.steps)
 
   def latest(self) -> int | None:
     """Returns the step of the newest finished checkpoint."""
     return max(self.steps(), default=None)
 
-  def best(self, name: str = 'average') -> int | None:
+  def best(self, name: str = AVERAGE) -> int | None:
     """Returns the step that `mark_best` found best, if it is still there."""
-    step, _ = self._best().get(name, (None, None))
-    return step if step in self.steps() else None
+    return self.all_best().get(name)
+
+  def all_best(self) -> dict[str, int]:
+    """Returns the best step of everything that `mark_best` was told of."""
+
+    def look() -> dict[str, int]:
+      steps, best = self._files.steps(), self._files.best()
+      return {name: s for name, (s, _) in best.items() if s in steps}
+
+    return agreement.of_first(look)
 
   def meta(self, step: int | None = None) -> dict[str, Any] | None:
     """Returns what was saved beside the state, reading nothing else.
@@ -78,13 +95,17 @@ class CheckpointReader:
       The `meta` of `save` with 'fingerprint' and 'step' added; None if there
       is no such checkpoint.
     """
-    steps = self.steps()[::-1] if step is None else [step]
-    for candidate in steps:
-      try:
-        return manifest.read_body(self._path(candidate))['meta']
-      except (ValueError, FileNotFoundError):
-        continue
-    return None
+
+    def look() -> dict[str, Any] | None:
+      steps = self._files.steps()[::-1] if step is None else [step]
+      for candidate in steps:
+        try:
+          return self._files.read(candidate)[0]['meta']
+        except ValueError:
+          continue
+      return None
+
+    return agreement.of_first(look)
 
   def saved_params(self, step: int | None = None) -> frozenset[str]:
     """Returns the paths of the parameters in a checkpoint.
@@ -95,12 +116,12 @@ class CheckpointReader:
     Raises:
       UserError: see `restore`; or there is no checkpoint.
     """
-    step = self._choose(step)
-    if step is None:
+    body = self._choose(step)
+    if body is None:
       raise UserError(f'There is no checkpoint in {self.directory}.')
     return frozenset(
       path.removeprefix(f'{_PARAMS}/')
-      for path in manifest.read_body(self._path(step))['leaves']
+      for path in body['leaves']
       if _item(path) == _PARAMS
     )
 
@@ -115,15 +136,16 @@ class CheckpointReader:
 
     Args:
       abstract_state: the state as `jax.ShapeDtypeStruct`s with shardings; any
-        mesh, not only the one that saved.
+        mesh of any number of processes, not only the one that saved.
       step: which checkpoint; None for the newest whole one.
 
     Returns:
       (state, meta), see `meta`; None if there is no checkpoint.
 
     Raises:
-      UserError: `step` does not exist or is damaged, no checkpoint is whole, or
-        the leaves of state and checkpoint differ: both sides are listed.
+      UserError: `step` does not exist or is damaged, no checkpoint is whole,
+        the leaves of state and checkpoint differ (both sides are listed), or
+        it belongs to another run.
     """
     return self._restore(abstract_state, step, (_PARAMS, _TRAINING))
 
@@ -133,7 +155,10 @@ class CheckpointReader:
     """Reads only the parameters; otherwise like `restore`.
 
     Args:
-      abstract_params: nested dict of `jax.ShapeDtypeStruct`s with shardings.
+      abstract_params: nested dict of `jax.ShapeDtypeStruct`s with shardings. A
+        parameter that was saved as float32 may be asked for as bfloat16, to
+        predict with half the memory; it is rounded to the nearest. No other
+        dtype is converted.
       step: which checkpoint; None for the newest whole one.
 
     Returns:
@@ -145,53 +170,60 @@ class CheckpointReader:
     found = self._restore({_PARAMS: abstract_params}, step, (_PARAMS,))
     return None if found is None else (found[0][_PARAMS], found[1])
 
-  def _path(self, step: int) -> pathlib.Path:
-    return self.directory / str(step)
+  def _examine(self, step: int) -> tuple[str | None, dict[str, Any]]:
+    """Has every process read its share of a checkpoint's files.
 
-  def _directories(self) -> list[int]:
-    """Returns the steps that have a directory, finished or not, ascending."""
-    if not self.directory.is_dir():
-      return []
-    names = [path.name for path in self.directory.iterdir() if path.is_dir()]
-    return sorted(int(name) for name in names if name.isdecimal())
+    Returns:
+      What is wrong, or None; and the manifest's body.
+    """
 
-  def _best(self) -> dict[str, tuple[int, float]]:
-    path = self.directory / 'best.json'
-    try:
-      content = json.loads(path.read_bytes())
-      return {k: (v['step'], v['value']) for k, v in content.items()}
-    except FileNotFoundError:
-      return {}
-    except (ValueError, TypeError, KeyError, AttributeError):
-      _LOG.warning('%s is damaged; no checkpoint counts as the best', path)
-      return {}
+    def look():
+      try:
+        body, files = self._files.read(step)
+      except ValueError as error:
+        return str(error), {}, {}
+      return None, body, files
 
-  def _choose(self, step: int | None) -> int | None:
-    """Returns the checkpoint to read; see `restore`."""
+    problem, body, files = agreement.of_first(look)
+    if problem is not None:
+      return problem, body
+    index, count = processes.index(), processes.count()
+    largest_first = sorted(files, key=lambda name: -files[name][0])
+    share = {name: files[name] for name in largest_first[index::count]}
+    problems = agreement.of_all(
+      lambda: manifest.problem(self._files.path(step), share)
+    )
+    return next((p for p in problems if p is not None), None), body
+
+  def _choose(self, step: int | None) -> dict[str, Any] | None:
+    """Returns the body of the checkpoint to read; see `restore`."""
+    started, finished = agreement.of_first(
+      lambda: (self._files.started(), self._files.steps())
+    )
     if step is not None:
-      if step not in self._directories():
+      if step not in started:
         raise UserError(
           f'{self.directory} has no checkpoint of step {step}; it has '
-          f'{", ".join(map(str, self.steps())) or "none"}.'
+          f'{", ".join(map(str, finished)) or "none"}.'
         )
-      problem = manifest.problem(self._path(step))
+      problem, body = self._examine(step)
       if problem is not None:
         raise UserError(
-          f'Checkpoint {self._path(step)} cannot be used: {problem}. '
-          f'There are also {self.steps()}.'
+          f'Checkpoint {self._files.path(step)} cannot be used: {problem}. '
+          f'There are also {[s for s in finished if s != step]}.'
         )
-      return step
+      return body
     skipped = []
-    damaged = False
-    for candidate in self._directories()[::-1]:
-      problem = manifest.problem(self._path(candidate))
+    for candidate in started[::-1]:
+      problem, body = self._examine(candidate)
       if problem is None:
         for line in skipped:
-          _LOG.warning('%s Going on from %s.', line, self._path(candidate))
-        return candidate
-      damaged |= manifest.is_finished(self._path(candidate))
-      skipped.append(f'Checkpoint {self._path(candidate)}: {problem}.')
-    if damaged:
+          _LOG.warning(
+            '%s Going on from %s.', line, self._files.path(candidate)
+          )
+        return body
+      skipped.append(f'Checkpoint {self._files.path(candidate)}: {problem}.')
+    if finished:
       raise UserError(
         'No checkpoint is whole.\n'
         + '\n'.join(f'  {line}' for line in skipped)
@@ -202,50 +234,82 @@ class CheckpointReader:
     return None
 
   def _restore(
-    self, abstract: Any, step: int | None, items: Collection[str]
+    self, abstract: Any, step: int | None, names: Collection[str]
   ) -> tuple[Any, dict[str, Any]] | None:
-    step = self._choose(step)
-    if step is None:
+    body = self._choose(step)
+    if body is None:
       return None
-    body = manifest.read_body(self._path(step))
-    if _TRAINING in items and not any(
+    meta = body['meta']
+    path = self._files.path(meta['step'])
+    if _TRAINING in names and not any(
       _item(leaf) == _TRAINING for leaf in body['leaves']
     ):
       raise UserError(
-        f'Checkpoint {self._path(step)} holds parameters alone, without the'
-        ' state of an optimiser. Start a run from it in another directory:'
+        f'Checkpoint {path} holds parameters alone, without the state of an'
+        ' optimiser. Start a run from it in another directory:'
         f' train.initial_checkpoint={self.directory.parent}'
       )
     leaves = tree_paths.flatten(abstract)
-    differences = tree_paths.differences(
-      {k: v for k, v in body['leaves'].items() if _item(k) in items},
+    self._check_fingerprint(path, meta['fingerprint'])
+    _check_leaves(
+      path,
+      {k: v for k, v in body['leaves'].items() if _item(k) in names},
       tree_paths.layout(leaves),
+      rounding=_TRAINING not in names,
     )
-    if differences:
-      raise UserError(
-        f'Checkpoint {self._path(step)} holds another model or optimiser.\n'
-        + '\n'.join(f'  {line}' for line in differences)
-        + '\nUse the configuration it was written with, or another directory.'
-      )
-    args = ocp.args.Composite(
-      **{k: ocp.args.StandardRestore(v) for k, v in to_items(leaves).items()}
-    )
-    with self._open() as manager:
-      restored = manager.restore(step, args=args)
     found: dict[str, Any] = {}
-    for name in to_items(leaves):
-      found |= tree_paths.flatten(restored[name])
+
+    def read() -> None:
+      with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+        for name, tree in to_items(leaves).items():
+          args = ocp.args.StandardRestore(tree)
+          restored = handler.restore(epath.Path(path / name), args=args)
+          found.update(tree_paths.flatten(restored))
+
+    agreement.of_all(read)
     state = jax.tree.unflatten(
       jax.tree.structure(abstract), [found[path] for path in leaves]
     )
-    return state, body['meta']
+    return state, meta
 
-  def _open(self, *, writable: bool = False) -> ocp.CheckpointManager:
-    """Opens Orbax; unless `writable`, it starts no thread for saving."""
-    options = ocp.CheckpointManagerOptions(
-      create=False, enable_async_checkpointing=writable
+  def _check_fingerprint(
+    self, path: pathlib.Path, saved: Mapping[str, Any]
+  ) -> None:
+    wanted = self.fingerprint
+    if wanted is None or saved == wanted:
+      return
+    differing = sorted(
+      name for name in {*saved, *wanted} if saved.get(name) != wanted.get(name)
     )
-    return ocp.CheckpointManager(self.directory, options=options)
+    raise UserError(
+      f'Checkpoint {path} belongs to another run, which differs in'
+      f' {", ".join(differing)}. Use the configuration it was written with, or'
+      ' another directory.'
+    )
+
+
+def _check_leaves(
+  path: pathlib.Path,
+  saved: Mapping[str, Any],
+  wanted: Mapping[str, Any],
+  *,
+  rounding: bool,
+) -> None:
+  """Compares two layouts; `rounding` lets float32 become bfloat16."""
+  if rounding:
+    saved = {
+      name: ['bfloat16', shape]
+      if dtype == 'float32' and wanted.get(name, [''])[0] == 'bfloat16'
+      else [dtype, shape]
+      for name, (dtype, shape) in saved.items()
+    }
+  differences = tree_paths.differences(saved, wanted)
+  if differences:
+    raise UserError(
+      f'Checkpoint {path} holds another model or optimiser.\n'
+      + '\n'.join(f'  {line}' for line in differences)
+      + '\nUse the configuration it was written with, or another directory.'
+    )
 
 
 def named_steps(checkpoints: CheckpointReader, step: int | str) -> list[int]:
@@ -253,25 +317,37 @@ def named_steps(checkpoints: CheckpointReader, step: int | str) -> list[int]:
 
   Args:
     checkpoints: of a run.
-    step: a number, 'all', or 'best'; without a best one that is the newest.
+    step: a number; 'all'; 'best', by the average, which is the newest while
+      none is marked; or 'best:NAME', by what `mark_best` was told under that
+      name, such as a task's.
 
   Raises:
     UserError: there is no such checkpoint.
   """
   steps = checkpoints.steps()
+  directory = checkpoints.directory
   if not steps:
     raise UserError(
-      f'There is no checkpoint in {checkpoints.directory}. Train first, or'
-      ' name another --model_dir.'
+      f'There is no checkpoint in {directory}. Train first, or name another'
+      ' --model_dir.'
     )
   if step == 'all':
     return steps
-  if step == 'best':
-    best = checkpoints.best()
-    return [steps[-1] if best is None else best]
+  kind, colon, name = str(step).partition(':')
+  if kind == _BEST:
+    best = checkpoints.all_best()
+    if not colon:
+      return [best.get(AVERAGE, steps[-1])]
+    if name not in best:
+      raise UserError(
+        f'--step {step}: no checkpoint in {directory} is marked as the best of'
+        f' {name!r}; there is a best of'
+        f' {", ".join(sorted(best)) or "nothing"}.{closest(name, best)}'
+      )
+    return [best[name]]
   if int(step) not in steps:
     raise UserError(
-      f'There is no checkpoint of step {step} in {checkpoints.directory}; there'
-      f' are {steps}.'
+      f'There is no checkpoint of step {step} in {directory}; there are'
+      f' {steps}.'
     )
   return [int(step)]

@@ -4,11 +4,13 @@ The files are those of `checkpoint_reader`, without a training state.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import dataclasses
 import math
 import pathlib
 from typing import Any
 
+from etils import epath
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -96,13 +98,13 @@ def write_params(
   handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
   tree = {_PARAMS: tree_paths.unflatten(leaves)}
   path = directory.absolute() / 'checkpoints' / str(step)
-  writer = ocp.Checkpointer(ocp.CompositeCheckpointHandler(params=handler))
-  try:
-    writer.save(path, ocp.args.Composite(params=ocp.args.PyTreeSave(tree)))
-  finally:
-    writer.close()
+  item = epath.Path(path / _PARAMS)
+  item.mkdir(parents=True)
+  with contextlib.closing(handler):
+    handler.save(item, args=ocp.args.PyTreeSave(tree))
+    handler.finalize(item)
   body = {
     'leaves': tree_paths.layout(tree_paths.flatten(tree)),
-    'meta': {**meta, 'step': step},
+    'meta': {**meta, 'fingerprint': {}, 'step': step},
   }
   manifest.write(path, body)

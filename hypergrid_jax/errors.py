@@ -6,8 +6,9 @@ was expected and the way out; anything else that escapes is our own bug and
 keeps its traceback.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 import difflib
+import errno
 
 
 class UserError(Exception):
@@ -49,3 +50,36 @@ def check_choice(field: str, value: object, choices: Iterable[object]) -> None:
       f'{field}: got {value!r}, expected one of {choices}.'
       f'{closest(str(value), map(str, choices))}'
     )
+
+
+def user_message(error: BaseException) -> str | None:
+  """What to say about a mistake or an obstacle that the user can remove.
+
+  Args:
+    error: anything that was raised.
+
+  Returns:
+    The message; None when it is a mistake of the program.
+  """
+  for cause in _chain(error):
+    if isinstance(cause, UserError):
+      return str(cause)
+    if not isinstance(cause, OSError):
+      continue
+    where = f'{cause.filename}: ' if cause.filename else ''
+    if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+      return (
+        f'{where}no space left on the disk. What was being written is not'
+        ' used; free some space and run the same command again.'
+      )
+    if cause.errno in (errno.EACCES, errno.EROFS):
+      return f'{where}{cause.strerror}. Choose a directory you can write to.'
+  return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+  """The exception and those it was raised from."""
+  current: BaseException | None = error
+  while current is not None:
+    yield current
+    current = current.__cause__

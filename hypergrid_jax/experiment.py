@@ -1,7 +1,8 @@
 """Trains and evaluates a run in its directory.
 
 This is the one place where the run's parts, the loop, checkpoints and
-evaluation meet; each of them knows nothing of the others.
+evaluation meet; each of them knows nothing of the others. Several processes all
+do the same; process 0 alone writes files and speaks.
 """
 
 import contextlib
@@ -11,19 +12,24 @@ import os
 import jax
 from rich.console import Console
 
-from hypergrid_jax import checkpoint as checkpoint_lib
 from hypergrid_jax import (
+  agreement,
   checkpoint_reader,
+  checkpoint_times,
   installation,
   metrics,
   partitioning,
+  preemption,
+  processes,
   progress,
   run_directory,
   run_setup,
+  step_program,
   summary,
   tables,
   warm_start,
 )
+from hypergrid_jax import checkpoint as checkpoint_lib
 from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import recorder as recorder_lib
 from hypergrid_jax import results as results_lib
@@ -41,7 +47,7 @@ def train(
   config_text: str,
   fresh: bool = False,
   console: Console,
-) -> results_lib.Results:
+) -> results_lib.Results | None:
   """Trains a run from where its directory stands, and evaluates it.
 
   Args:
@@ -52,36 +58,62 @@ def train(
     console: for what a person sees.
 
   Returns:
-    The last evaluation.
+    The last evaluation; None when SIGTERM came: then everything is saved, and
+    the same call goes on.
 
   Raises:
     UserError: anything the user can mend; nothing is half-written.
   """
-  setup = run_setup.set_up(run, model_dir, console=console, train=True)
-  loader = run_setup.make_loader(run, setup.corpus)
-  aside = run_directory.prepare(setup.directory, setup.identity, fresh=fresh)
-  if aside is not None:
-    console.print(
-      f'Moved the run that was in {setup.directory} to {aside}.', markup=False
+  with preemption.Preemption() as preempted:
+    try:
+      return _train(run, model_dir, config_text, fresh, console, preempted)
+    except preemption.Preempted as reason:
+      console.print(preemption.message(str(reason)), markup=False)
+      return None
+
+
+def _train(run, model_dir, config_text, fresh, console, preempted):
+  with preempted.unattended('the start'):
+    setup = run_setup.set_up(run, model_dir, console=console, train=True)
+    loader = run_setup.make_loader(run, setup.corpus)
+    agreement.of_first(lambda: _prepare(setup, fresh, console))
+    facts = {
+      'identity': setup.identity,
+      **summary.run_facts(
+        setup.model,
+        setup.mesh,
+        loader.summary(run.train.num_steps),
+        trained=setup.trained,
+      ),
+      'per_device': summary.per_device(
+        run_setup.abstract_state(setup),
+        run.data.batch_size,
+        partitioning.batch_sharding(setup.mesh, run.mesh.axis_rules()),
+      ),
+    }
+    agreement.of_first(
+      lambda: run_directory.write(setup.directory, config_text, facts)
     )
-  facts = summary.run_facts(
-    setup.model,
-    setup.mesh,
-    loader.summary(run.train.num_steps),
-    trained=setup.trained,
-  )
-  run_directory.write(
-    setup.directory, config_text, {'identity': setup.identity, **facts}
-  )
-  summary.show(facts, setup.notes, console=console)
+    summary.show(facts, setup.notes, console=console)
   checkpoints = checkpoint_lib.Checkpointer(
     setup.directory,
     keep=run.train.keep_checkpoints,
     fingerprint=setup.identity,
   )
   with jax.set_mesh(setup.mesh), contextlib.closing(checkpoints):
-    state = _start_state(setup, checkpoints, console)
-    return _train_and_evaluate(setup, loader, checkpoints, state, console)
+    with preempted.unattended('the start'):
+      state = _start_state(setup, checkpoints, console)
+    return _train_and_evaluate(
+      setup, loader, checkpoints, state, console, preempted
+    )
+
+
+def _prepare(setup, fresh, console):
+  aside = run_directory.prepare(setup.directory, setup.identity, fresh=fresh)
+  if aside is not None:
+    console.print(
+      f'Moved the run that was in {setup.directory} to {aside}.', markup=False
+    )
 
 
 def evaluate(
@@ -99,7 +131,8 @@ def evaluate(
   Args:
     run: the run's own configuration.
     model_dir: the run's directory.
-    step: a step number, 'best' (by the average over the run's tasks) or 'all'.
+    step: a step number, 'best' (by the average over the run's tasks),
+      'best:TASK' or 'all'.
     split: 'validation', 'test' or 'train'; None as configured.
     tasks: names of the tasks to evaluate; None for all.
     limit: examples per task; None as configured.
@@ -121,7 +154,7 @@ def evaluate(
   setup = run_setup.set_up(
     run, model_dir, console=console, train=True, only=tasks
   )
-  run_directory.prepare(setup.directory, setup.identity)
+  agreement.of_first(lambda: _prepare(setup, False, console))
   checkpoints = checkpoint_reader.CheckpointReader(setup.directory)
   wanted = run_setup.abstract_state(setup).params
   with jax.set_mesh(setup.mesh):
@@ -156,44 +189,46 @@ def _start_state(setup, checkpoints, console) -> state_lib.TrainState:
   return dataclasses.replace(state, params=params)
 
 
-def _train_and_evaluate(setup, loader, checkpoints, state, console):
+def _train_and_evaluate(
+  setup, loader, checkpoints, state, console, preempted
+) -> results_lib.Results | None:
   """Runs the loop with its callbacks; returns the last evaluation."""
   config = setup.run.train
   start, last = int(state.step), None
-  recorder = recorder_lib.Recorder(setup.directory, start_step=start)
   learning_rate = setup.run.schedule.schedule()
-  rows = partitioning.batch_sharding(setup.mesh, setup.run.mesh.axis_rules())
+  with preempted.unattended('compiling'):
+    program = step_program.compile_step(setup, loader)
+  console.print(summary.program_line(program), markup=False, highlight=False)
 
-  def save(step, state):
-    checkpoints.save(step, state, {})
-
-  def evaluate(step, state):
-    nonlocal last
-    last = _evaluate_params(setup, step, state.params, console)
-    average = mean_score(last)
-    checkpoints.wait()
-    if average is not None and step in checkpoints.steps():
-      checkpoints.mark_best(step, average)
-    for name, scores in last.scores.items():
-      recorder.scalars(step, scores, prefix=f'eval/{name}/')
-    recorder.scalars(step, last.averages, prefix='eval/average/')
-
-  step_fn = jax.jit(
-    train_lib.make_train_step(
-      setup.model, setup.tx, config, trained=setup.trained
-    ),
-    donate_argnums=0,
-  )
   with contextlib.ExitStack() as stack:
-    stack.callback(recorder.close)
+    recorder = stack.enter_context(
+      contextlib.closing(_recorder(setup.directory, start))
+    )
     stack.callback(checkpoints.wait)
     batches = stack.enter_context(
-      prefetching.prefetch(loader, start, config.num_steps)
+      prefetching.prefetch(
+        loader,
+        start,
+        config.num_steps,
+        parts=program.rows.parts,
+        num_parts=program.rows.num_parts,
+      )
     )
-    meter = Meter(batches)
+    meter = Meter(batches, share=program.rows.share)
     bar = stack.enter_context(
       progress.bar(console, 'training', config.num_steps, done=start)
     )
+
+    def evaluate(step, state):
+      nonlocal last
+      checkpoints.wait()
+      with preempted.unattended(f'the evaluation of step {step}'):
+        last = _evaluate_params(setup, step, state.params, console)
+        _keep_best(checkpoints, last, per_task=config.keep_best_per_task)
+        for name, scores in last.scores.items():
+          recorder.scalars(step, scores, prefix=f'eval/{name}/')
+        recorder.scalars(step, last.averages, prefix='eval/average/')
+        processes.together('evaluated')
 
     def log(step, values):
       values = {
@@ -211,18 +246,46 @@ def _train_and_evaluate(setup, loader, checkpoints, state, console):
     state = train_lib.train(
       config,
       state,
-      step_fn=step_fn,
+      step_fn=program.step,
       batches=meter,
-      place=lambda batch: jax.device_put(batch, rows),
+      place=program.rows.place,
       tasks=setup.corpus.task_names,
-      save=save,
+      save=lambda step, state: checkpoints.save(step, state, {}),
       evaluate=evaluate,
       log=log,
+      due=checkpoint_times.CheckpointTimes(
+        start,
+        steps=config.checkpoint_period,
+        minutes=config.checkpoint_minutes,
+      ).due,
+      stop=preempted.stop_at,
     )
+    done = int(state.step)
+    if done < config.num_steps:
+      checkpoints.wait()
+      raise preemption.Preempted(f'step {done}')
     if last is None:  # the run had ended before, perhaps killed right after
-      evaluate(start, state)
+      evaluate(done, state)
   console.print(_table(setup, last))
   return last
+
+
+def _recorder(directory, start):
+  if processes.is_first():
+    return recorder_lib.Recorder(directory, start_step=start)
+  return recorder_lib.Silent()
+
+
+def _keep_best(checkpoints, result: results_lib.Results, *, per_task: bool):
+  average = mean_score(result)
+  if average is not None:
+    checkpoints.mark_best(result.step, average)
+  if not per_task:
+    return
+  for task, scores in result.scores.items():
+    if scores:
+      mean = sum(scores.values()) / len(scores)
+      checkpoints.mark_best(result.step, mean, name=task)
 
 
 def _table(setup: Setup, result: results_lib.Results):

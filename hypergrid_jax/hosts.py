@@ -31,14 +31,17 @@ class Cluster:
     coordinator: 'HOST:PORT' of process 0, reachable from all.
     num_processes: of the run.
     process_id: of this process, from 0.
+    local_device: the only GPU of this host that this process uses; None for
+      all that it sees.
 
   Raises:
-    UserError: the three do not fit together.
+    UserError: they do not fit together.
   """
 
   coordinator: str
   num_processes: int
   process_id: int
+  local_device: int | None = None
 
   def __post_init__(self):
     found = re.fullmatch(r'(.+):(\d+)', self.coordinator)

@@ -61,7 +61,7 @@ class LoadedModel:
     Args:
       run: the run's own configuration.
       model_dir: the run's directory.
-      step: a step number or 'best'.
+      step: a step number, 'best' or 'best:TASK'.
 
     Raises:
       UserError: there is no such checkpoint, or the configuration is not that

@@ -5,48 +5,60 @@ JSON body of the caller's under the same protection. It is written last: a
 directory without one was never finished.
 """
 
-import json
+from collections.abc import Iterable, Mapping
 import pathlib
 from typing import Any
 import zlib
 
-from hypergrid_jax import atomic_files
+from hypergrid_jax import sealed_json
 
 NAME = 'manifest.json'
 _CHUNK = 1 << 24
 
-
-def _crc32(path: pathlib.Path) -> int:
-  value = 0
-  with path.open('rb') as file:
-    while chunk := file.read(_CHUNK):
-      value = zlib.crc32(chunk, value)
-  return value
+# Path below the directory -> [bytes, CRC-32].
+Checksums = Mapping[str, list[int]]
 
 
-def _render(content: dict[str, Any]) -> str:
-  return json.dumps(content, indent=1, sort_keys=True) + '\n'
+def files_of(directory: pathlib.Path) -> list[str]:
+  """Returns every file below the directory, the largest first."""
+  sizes = {
+    path.relative_to(directory).as_posix(): path.stat().st_size
+    for path in directory.rglob('*')
+    if path.is_file()
+  }
+  sizes.pop(NAME, None)
+  return sorted(sizes, key=lambda name: (-sizes[name], name))
 
 
-def write(directory: pathlib.Path, body: dict[str, Any]) -> None:
-  """Reads every file under `directory` and writes their manifest into it.
+def checksums(
+  directory: pathlib.Path, names: Iterable[str]
+) -> dict[str, list[int]]:
+  """Reads files and returns what a manifest says of them."""
+  found = {}
+  for name in names:
+    path = directory / name
+    found[name] = [path.stat().st_size, _crc32(path)]
+  return found
+
+
+def write(
+  directory: pathlib.Path,
+  body: Mapping[str, Any],
+  files: Checksums | None = None,
+) -> None:
+  """Writes the manifest.
 
   Args:
     directory: whose files will not change any more.
     body: what to keep with them; JSON.
+    files: of every file; None reads them all.
+
+  Raises:
+    UserError: it cannot be written.
   """
-  files = {
-    path.relative_to(directory).as_posix(): [
-      path.stat().st_size,
-      _crc32(path),
-    ]
-    for path in sorted(directory.rglob('*'))
-    if path.is_file()
-  }
-  # As it will be read back: JSON turns tuples into lists and keys into text.
-  content = json.loads(json.dumps({'body': body, 'files': files}))
-  content['crc32'] = zlib.crc32(_render(content).encode())
-  atomic_files.write_text(directory / NAME, _render(content))
+  if files is None:
+    files = checksums(directory, files_of(directory))
+  sealed_json.write(directory / NAME, {'body': body, 'files': files})
 
 
 def is_finished(directory: pathlib.Path) -> bool:
@@ -54,45 +66,45 @@ def is_finished(directory: pathlib.Path) -> bool:
   return (directory / NAME).is_file()
 
 
-def _load(directory: pathlib.Path) -> dict[str, Any]:
-  """Returns a manifest whose own checksum holds.
-
-  Raises:
-    ValueError: the file is not as it was written.
-  """
-  text = (directory / NAME).read_text(encoding='utf-8')
-  content = json.loads(text)
-  if not isinstance(content, dict) or text != _render(content):
-    raise ValueError('it is not as it was written')
-  expected = content.pop('crc32', None)
-  if zlib.crc32(_render(content).encode()) != expected:
-    raise ValueError('CRC-32 differs')
-  return content
-
-
-def read_body(directory: pathlib.Path) -> dict[str, Any]:
-  """Returns the body that was given to `write`.
+def read(directory: pathlib.Path) -> tuple[dict[str, Any], Checksums]:
+  """Returns the body that was given to `write`, and the files.
 
   Raises:
     ValueError: the manifest is damaged.
     FileNotFoundError: there is none.
   """
-  return _load(directory)['body']
+  try:
+    content = sealed_json.read(directory / NAME)
+  except ValueError as error:
+    raise ValueError(f'{NAME} is damaged ({error})') from error
+  return content['body'], content['files']
 
 
-def problem(directory: pathlib.Path) -> str | None:
-  """Reads everything again and says what is wrong with it.
+def read_body(directory: pathlib.Path) -> dict[str, Any]:
+  """Returns only the body; see `read`."""
+  return read(directory)[0]
+
+
+def problem(
+  directory: pathlib.Path, files: Checksums | None = None
+) -> str | None:
+  """Reads files again and says what is wrong with them.
+
+  Args:
+    directory: with a manifest, or without.
+    files: which to read, as in the manifest; None for all that it lists.
 
   Returns:
     None when all is as it was written, otherwise a short description of the
     first fault found.
   """
-  if not is_finished(directory):
-    return 'it was never finished'
-  try:
-    files = _load(directory)['files']
-  except ValueError as error:
-    return f'{NAME} is damaged ({error})'
+  if files is None:
+    try:
+      files = read(directory)[1]
+    except FileNotFoundError:
+      return 'it was never finished'
+    except ValueError as error:
+      return str(error)
   for name, (size, crc) in files.items():
     path = directory / name
     if not path.is_file():
@@ -102,3 +114,11 @@ def problem(directory: pathlib.Path) -> str | None:
     if _crc32(path) != crc:
       return f'{name} is damaged (CRC-32 differs)'
   return None
+
+
+def _crc32(path: pathlib.Path) -> int:
+  value = 0
+  with path.open('rb') as file:
+    while chunk := file.read(_CHUNK):
+      value = zlib.crc32(chunk, value)
+  return value

@@ -14,8 +14,16 @@ from hypergrid_jax.data import prefetching
 class Meter:
   """Passes batches on and measures them: tokens, padding, waiting."""
 
-  def __init__(self, batches: prefetching.Prefetcher):
+  def __init__(self, batches: prefetching.Prefetcher, *, share: float = 1.0):
+    """Measures from now on.
+
+    Args:
+      batches: the batches of this process.
+      share: how much of every batch they are; the others' rows are taken to be
+        as full.
+    """
     self._batches = batches
+    self._share = share
     self._reset()
 
   def _reset(self):
@@ -35,7 +43,7 @@ class Meter:
     seconds = time.perf_counter() - self._started
     waited = self._batches.wait_seconds - self._waited
     values = {
-      'tokens_per_second': self._tokens / seconds,
+      'tokens_per_second': self._tokens / self._share / seconds,
       'padding_fraction': 1 - self._tokens / max(self._places, 1),
       'input_wait_fraction': min(waited / seconds, 1.0),
     }

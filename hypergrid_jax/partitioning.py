@@ -171,7 +171,13 @@ def make_mesh(
   if config.slices > 1:  # pretended, on devices that are one slice or none
     placed = np.array(devices).reshape(shape)
     return Mesh(placed, MESH_AXES, axis_types=types)
-  return jax.make_mesh(shape, MESH_AXES, axis_types=types, devices=devices)
+  try:
+    placed = mesh_utils.create_device_mesh(shape, devices)
+  except NotImplementedError:  # an axis is no product of the slice's own
+    placed = mesh_utils.create_device_mesh(
+      shape, devices, allow_split_physical_axes=True
+    )
+  return Mesh(placed, MESH_AXES, axis_types=types)
 
 
 def partition_spec(

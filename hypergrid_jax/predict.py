@@ -155,7 +155,7 @@ class Predictor:
     return (*self.length_buckets, -(-longest // last) * last)
 
   def _greedy(self, tokens, task_ids) -> list[str]:
-    decode = _compiled(
+    decode = compiled(
       decoding.greedy_decode,
       self.model,
       self.batch_sharding,
@@ -165,7 +165,7 @@ class Predictor:
     return [self.vocabulary.decode(row) for row in ids.tolist()]
 
   def _rank(self, labels: Sequence[str], tokens, task_ids) -> list[str]:
-    score = _compiled(decoding.label_scores, self.model, self.batch_sharding)
+    score = compiled(decoding.label_scores, self.model, self.batch_sharding)
     candidates = _label_ids(labels, self.vocabulary)
     scores = np.asarray(score(self.params, tokens, task_ids, candidates))
     return [labels[best] for best in scores.argmax(axis=1)]
@@ -188,13 +188,21 @@ def _rows(
 
 # A model is evaluated many times in a run; what was compiled for it is kept.
 @functools.lru_cache(maxsize=8)
-def _compiled(
+def compiled(
   function: Callable[..., jax.Array],
   model: Model,
   batch_sharding: jax.sharding.NamedSharding | None,
   **options: int,
 ) -> Callable[..., jax.Array]:
-  """Compiles a function of `decoding`; every process gets all its rows."""
+  """Returns a jitted function of `decoding`.
+
+  Args:
+    function: `decoding.greedy_decode` or `decoding.label_scores`.
+    model: the architecture.
+    batch_sharding: of the rows it is given; every process gets all the rows
+      that it returns.
+    **options: of the function.
+  """
   everywhere = None
   if batch_sharding is not None:
     everywhere = jax.sharding.NamedSharding(

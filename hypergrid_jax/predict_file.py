@@ -4,7 +4,7 @@ Rows are read twice: once to check every one of them before the model is loaded,
 and once to predict, some thousand at a time. Predictions are appended to
 `OUTPUT.partial`, which becomes OUTPUT when it is whole; beside it,
 `OUTPUT.partial.json` says what it is made from, so that a run that was stopped
-can go on.
+can go on. Of several processes, which all predict together, the first writes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,11 +19,13 @@ from typing import Any
 from rich.console import Console
 
 from hypergrid_jax import (
+  agreement,
   atomic_files,
   errors,
   inference,
   prediction_rows,
   predictions,
+  processes,
   progress,
 )
 from hypergrid_jax.run_setup import Run
@@ -52,7 +54,7 @@ def predict_file(
     model_dir: the run's directory.
     source: JSON lines, see `prediction_rows`.
     output: JSON lines, see `prediction_rows.answer`.
-    step: a step number or 'best'.
+    step: a step number, 'best' or 'best:TASK'.
     overwrite: whether to replace an output, whole or partial.
     resume: whether to go on with a partial output.
     console: for what a person sees.
@@ -62,13 +64,17 @@ def predict_file(
       other rows or another checkpoint. Nothing that was there is changed.
   """
   source, output = pathlib.Path(source), pathlib.Path(output)
-  _check_output(source, output, overwrite=overwrite, resume=resume)
+  agreement.of_first(
+    lambda: _check_output(source, output, overwrite=overwrite, resume=resume)
+  )
   tasks = inference.tasks_of_run(run, model_dir)
   total = sum(1 for _ in prediction_rows.read(source, tasks))
   if not total:
     raise errors.UserError(f'{source}: there are no rows in it.')
-  if output.exists() and resume:
-    _check_whole(output, prediction_rows.read(source, tasks), total)
+  if resume and agreement.of_first(output.exists):
+    agreement.of_first(
+      lambda: _check_whole(output, prediction_rows.read(source, tasks), total)
+    )
     _say(console, f'{output} has the predictions of all {total:,} rows already')
     return
   model = inference.LoadedModel(run, model_dir, step=step)
@@ -81,17 +87,26 @@ def predict_file(
   }
   with _storage_errors(output):
     rows = prediction_rows.read(source, tasks)
-    done = _begin(output, origin, rows, resume=resume)
+    done = agreement.of_first(
+      lambda: _begin(output, origin, rows, resume=resume)
+    )
+    if not processes.is_first():
+      rows = itertools.islice(rows, done, None)
     with progress.bar(console, 'predicting', total, done=done) as bar:
       for row_answers in _answers(model, rows):
-        if not done:  # before this, nothing is worth going on with
-          _write_origin(output, origin)
-        _append(_partial(output), row_answers)
+        if processes.is_first():
+          if not done:  # before this, nothing is worth going on with
+            _write_origin(output, origin)
+          _append(_partial(output), row_answers)
         done += len(row_answers)
         bar.update(done)
-    os.replace(_partial(output), output)
-    _origin(output).unlink()
+    agreement.of_first(lambda: _finish(output))
   _say(console, f'{total:,} predictions of step {model.step} are in {output}')
+
+
+def _finish(output: pathlib.Path):
+  os.replace(_partial(output), output)
+  _origin(output).unlink()
 
 
 def _say(console: Console, text: str):

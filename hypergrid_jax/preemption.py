@@ -1,107 +1,170 @@
 """SIGTERM: what cloud schedulers send some seconds before they kill.
 
-A loop polls `requested` between steps. Where it cannot poll for long, while XLA
-compiles or a split is decoded, it enters `unattended` and says how to save:
-then a thread of its own saves and ends the process with exit code 0. Python
-runs a handler only between two of its instructions, hence the thread: the
-signal reaches it through a file descriptor, written by C code at once.
+A loop asks `stop_at` between steps, and saves where it is told to stop. Where
+it cannot ask for long, while XLA compiles or a split is decoded, it enters
+`unattended`: everything is on the disk then, and a thread of its own ends the
+process with exit code 0. Python runs a handler only between two of its
+instructions, hence the thread: the signal reaches it through a file descriptor,
+written by C code at once.
+
+Of several processes each may get the signal, or only one. They tell each other,
+and stop after the same step: the last that any of them has begun.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 import contextlib
 import os
 import signal
 import sys
 import threading
-import traceback
 from typing import Self
+
+from hypergrid_jax import processes
+
+_ASKED = 'preempted'
+_STEP = 'preempted_at'
+_LEAVING = 'leaving'
+# How long others may take to say where they are, and this process to end the
+# step it is in: longer than any step but those that never end, because a
+# partner has gone.
+_AGREE_SECONDS = 10
+_STEP_SECONDS = 20
 
 
 class Preempted(Exception):  # noqa: N818
-  """The process was asked to end; what the loop had is saved or worthless."""
+  """The process was asked to end, and all it had is on the disk."""
 
 
 class Preemption:
   """Watches for SIGTERM while its `with` statement lasts.
 
-  Only the main thread can make one, as only it can set signal handlers.
+  Only the main thread can set signal handlers; in another one only what other
+  processes of the run tell is heard.
   """
 
   def __init__(self):
     self._requested = threading.Event()
-    self._lock = threading.Lock()
-    self._save: Callable[[], None] | None = None
+    self._lock = threading.RLock()
+    self._unattended = ''
+    self._last: int | None = None
+    self._noticed = threading.Event()
+    self._watching = False
 
   @property
   def requested(self) -> bool:
-    """Whether SIGTERM has come."""
+    """Whether SIGTERM has come, here or to another process of the run."""
     return self._requested.is_set()
 
   def __enter__(self) -> Self:
-    self._read, self._write = os.pipe()
-    os.set_blocking(self._write, False)
-    # A handler has to be set for the descriptor to be written to.
-    self._handler = signal.signal(signal.SIGTERM, self._note)
-    self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-    self._thread = threading.Thread(
-      target=self._watch, name='preemption', daemon=True
-    )
-    self._thread.start()
+    processes.listen(_ASKED, lambda _: self._ask())
+    if threading.current_thread() is threading.main_thread():
+      self._watching = True
+      self._read, self._write = os.pipe()
+      os.set_blocking(self._write, False)
+      # A handler has to be set for the descriptor to be written to.
+      self._handler = signal.signal(signal.SIGTERM, lambda *_: None)
+      self._wakeup = signal.set_wakeup_fd(
+        self._write, warn_on_full_buffer=False
+      )
+      self._thread = threading.Thread(
+        target=self._watch, name='preemption', daemon=True
+      )
+      self._thread.start()
     return self
 
   def __exit__(self, *_):
+    self._noticed.set()
+    if not self._watching:
+      return
     signal.set_wakeup_fd(self._wakeup)
     signal.signal(signal.SIGTERM, self._handler)
     os.close(self._write)
     self._thread.join()
     os.close(self._read)
 
-  def _note(self, number, frame):
-    del number, frame
-    self._requested.set()
-
   @contextlib.contextmanager
-  def unattended(self, save: Callable[[], None]) -> Iterator[None]:
-    """A stretch in which nobody polls.
+  def unattended(self, what: str) -> Iterator[None]:
+    """A stretch in which nobody asks, and all that was reached is on the disk.
 
     Args:
-      save: makes sure that what the loop has is on the disk; called from
-        another thread.
+      what: is being done, for the message.
 
     Raises:
-      Preempted: SIGTERM had come already; `save` has been called.
+      Preempted: SIGTERM has come before.
     """
     with self._lock:
-      if not self.requested:
-        self._save = save
-    if self._save is None:
-      save()
-      raise Preempted
+      if self.requested:
+        self._leave(what)
+      self._unattended = what
     try:
       yield
     finally:
-      # Waits for the thread when it is saving, which then ends the process.
       with self._lock:
-        self._save = None
+        self._unattended = ''
+
+  def stop_at(self, step: int) -> bool:
+    """Whether to save and to end instead of beginning another step.
+
+    Args:
+      step: steps begun so far.
+    """
+    if not self.requested:
+      return False
+    self._noticed.set()
+    if self._last is None:
+      try:
+        told = processes.gather(
+          _STEP, str(step), timeout_seconds=_AGREE_SECONDS
+        )
+      except TimeoutError:
+        told = [_LEAVING]
+      if _LEAVING in told:
+        # A process that was compiling or evaluating is gone, and no step can
+        # be done without it.
+        self._exit(f'step {step}')
+      self._last = max(map(int, told))
+    return step >= self._last
 
   def _watch(self):
     while numbers := os.read(self._read, 64):
-      if signal.SIGTERM not in numbers:
-        continue
-      with self._lock:
-        self._requested.set()
-        if self._save is not None:
-          self._save_and_exit(self._save)
+      if signal.SIGTERM in numbers:
+        processes.tell(_ASKED, 'yes')
+        self._ask()
 
-  def _save_and_exit(self, save):
-    code = 0
-    try:
-      save()
-    except BaseException:
-      traceback.print_exc()
-      code = 1
-    finally:
-      sys.stdout.flush()
-      sys.stderr.flush()
-      # The main thread is inside a call that cannot be left.
-      os._exit(code)
+  def _ask(self):
+    with self._lock:
+      self._requested.set()
+      if self._unattended:
+        processes.tell(f'{_STEP}/{processes.index()}', _LEAVING)
+        # The main thread is inside a call that cannot be left.
+        self._exit(self._unattended)
+    if processes.count() > 1 and not self._noticed.wait(_STEP_SECONDS):
+      self._give_up()
+
+  def _give_up(self):
+    """Ends a step that other processes no longer take part in."""
+    with self._lock:
+      if self._unattended or self._noticed.is_set():
+        return
+      sys.stderr.write(
+        f'hypergrid: SIGTERM, but the step has not ended for {_STEP_SECONDS} s:'
+        ' another process may be gone. The same command goes on from the last'
+        ' checkpoint.\n'
+      )
+      processes.leave(1)
+
+  def _leave(self, what: str):
+    if processes.count() == 1:
+      raise Preempted(what)
+    processes.tell(f'{_STEP}/{processes.index()}', _LEAVING)
+    self._exit(what)
+
+  def _exit(self, what: str):
+    if processes.is_first():
+      sys.stdout.write(f'{message(what)}\n')
+    processes.leave(0)
+
+
+def message(what: str) -> str:
+  """What to tell the user about where the process was when SIGTERM came."""
+  return f'SIGTERM at {what}: all is saved; the same command goes on.'

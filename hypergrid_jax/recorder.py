@@ -50,6 +50,19 @@ class Recorder:
     self._board.close()
 
 
+class Silent:
+  """Records nothing: what processes other than the first have."""
+
+  def log(self, step: int, values: dict[str, Any]) -> None:
+    """Does nothing."""
+
+  def scalars(self, step: int, values: dict[str, Any], prefix='train/') -> None:
+    """Does nothing."""
+
+  def close(self) -> None:
+    """Does nothing."""
+
+
 def _keep_until(path: pathlib.Path, step: int) -> None:
   """Drops the lines of later steps, and a last line cut by a kill."""
   if not path.exists():

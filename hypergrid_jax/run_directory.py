@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 from typing import Any
 
 from hypergrid_jax import atomic_files, errors, predictions, tree_paths
@@ -41,6 +42,24 @@ def versions() -> dict[str, str]:
     except importlib.metadata.PackageNotFoundError:
       found[name] = 'missing'
   return found
+
+
+def check_address(flag: str, directory: str | os.PathLike[str]) -> None:
+  """Refuses what is no directory but an address, such as 'gs://bucket/run'.
+
+  Args:
+    flag: that named it.
+    directory: as the user wrote it.
+
+  Raises:
+    UserError: it is one.
+  """
+  if found := re.match(r'\w+:/', str(directory)):
+    raise errors.UserError(
+      f'{flag}={directory}: expected a directory, not an address'
+      f' ({found[0]}...). Mount the bucket, for example with gcsfuse, and name'
+      ' the directory where it is mounted; docs/tpu.md shows how.'
+    )
 
 
 def prepare(

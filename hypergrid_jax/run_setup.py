@@ -4,6 +4,7 @@ Nothing is allocated here; what a checkpoint, a compiler or a report needs to
 know of a run is known from this alone.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 import math
@@ -21,6 +22,7 @@ from hypergrid_jax import (
   metrics,
   optim,
   partitioning,
+  processes,
   progress,
   run_directory,
   trainable,
@@ -104,7 +106,14 @@ class Setup:
 
   @functools.cached_property
   def identity(self) -> dict[str, Any]:
-    """What must be the same for a run to go on in its directory."""
+    """What must be the same for a run to go on in its directory.
+
+    How it is computed may change, as with the machine: the dtype of activations
+    and what is recomputed. The state is the same then.
+    """
+    model = dataclasses.asdict(self.model.config)
+    for name in ('dtype', 'remat_policy', 'scan_layers'):
+      del model[name]
     data = dataclasses.asdict(self.run.data)
     for name in ('token_dir', 'vocabulary', 'source', 'task_files'):
       del data[name]  # where things lie; what they are is in the fingerprints
@@ -112,13 +121,15 @@ class Setup:
     for name in (
       'num_steps',
       'checkpoint_period',
+      'checkpoint_minutes',
       'eval_period',
       'log_period',
       'keep_checkpoints',
+      'keep_best_per_task',
     ):
       del train[name]
     return {
-      'model': dataclasses.asdict(self.model.config),
+      'model': model,
       'method': _described(self.run.method),
       'optimizer': _described(self.run.optimizer),
       'schedule': _described(self.run.schedule),
@@ -153,6 +164,9 @@ def set_up(
     UserError: the configuration does not fit the data or the devices.
   """
   # What can be refused without reading data is refused before reading it.
+  run_directory.check_address('--model_dir', model_dir)
+  if run.data.token_dir is not None:
+    run_directory.check_address('--token_dir', run.data.token_dir)
   vocabulary = vocabularies.load_vocabulary(run.data.vocabulary)
   tokens = token_dir(run, model_dir)
   task_files.load(run.data.task_files, cache=tokens)
@@ -164,7 +178,11 @@ def set_up(
     run.mesh.axis_rules(),
     microbatches=run.train.microbatches,
   )
-  with progress.on_demand(console, 'tokenising') as shown:
+  # Process 0 makes the token stores, the others then find them.
+  with (
+    progress.on_demand(console, 'tokenising') as shown,
+    processes.first_before_others(),
+  ):
     corpus = corpus_lib.open_corpus(
       run.data,
       vocabulary,
@@ -178,7 +196,11 @@ def set_up(
 
 
 def build(
-  run: Run, vocabulary_size: int, *, num_tasks: int
+  run: Run,
+  vocabulary_size: int,
+  *,
+  num_tasks: int,
+  devices: Sequence[jax.Device] | None = None,
 ) -> tuple[Model, jax.sharding.Mesh, Any]:
   """Makes model, mesh and optimiser of a run, which need no data.
 
@@ -186,6 +208,7 @@ def build(
     run: the configuration.
     vocabulary_size: ids of the vocabulary.
     num_tasks: tasks that the model tells apart.
+    devices: of the mesh, in place of all that are here.
 
   Raises:
     UserError: the configuration does not fit the vocabulary or the devices.
@@ -198,7 +221,7 @@ def build(
     num_tasks=num_tasks,
     rules=run.mesh.axis_rules(),
   )
-  mesh = partitioning.make_mesh(run.mesh)
+  mesh = partitioning.make_mesh(run.mesh, devices)
   tx = optim.make_optimizer(
     run.optimizer,
     run.schedule,

@@ -8,8 +8,10 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from hypergrid_jax import run_directory, trainable, tree_paths
+from hypergrid_jax import partitioning, run_directory, trainable, tree_paths
 from hypergrid_jax.model import Model
+from hypergrid_jax.state import TrainState
+from hypergrid_jax.step_program import StepProgram
 
 
 def parameter_counts(
@@ -64,6 +66,30 @@ def run_facts(
   }
 
 
+def per_device(
+  state: TrainState, batch_size: int, rows: jax.sharding.Sharding
+) -> dict[str, int]:
+  """Returns what one device holds: bytes of the state, rows of a batch.
+
+  Args:
+    state: arrays or shapes, with shardings.
+    batch_size: rows of a batch.
+    rows: their sharding.
+  """
+  return {
+    'parameter_bytes': partitioning.bytes_per_device(state.params),
+    'optimizer_bytes': partitioning.bytes_per_device(state.opt_state),
+    'rows': rows.shard_shape((batch_size,))[0],
+  }
+
+
+def program_line(program: StepProgram) -> str:
+  """Says what the compiled step needs beside the state."""
+  size = program.temporary_bytes
+  needs = 'unknown' if size is None else f'{size / 1e6:,.0f} MB'
+  return f'Activations and other temporaries per device: {needs}.'
+
+
 def show(
   facts: dict[str, Any], notes: Iterable[str], *, console: Console
 ) -> None:
@@ -79,6 +105,14 @@ def show(
   mesh = ' x '.join(f'{axis} {size}' for axis, size in facts['mesh'].items())
   console.print(
     f'Devices: {", ".join(facts["devices"])}; mesh {mesh}.',
+    highlight=False,
+    markup=False,
+  )
+  share = facts['per_device']
+  console.print(
+    f'Per device: parameters {share["parameter_bytes"] / 1e6:,.1f} MB,'
+    f' optimiser {share["optimizer_bytes"] / 1e6:,.1f} MB, {share["rows"]} of'
+    f' the {facts["data"]["rows_per_batch"]} rows of a batch.',
     highlight=False,
     markup=False,
   )

@@ -20,6 +20,9 @@ from hypergrid_jax.state import TrainState
 # Losses stay on the device until they are logged; this bounds how many steps
 # may run on after a loss that is not finite.
 MOST_PENDING_STEPS = 50
+# Steps that are handed to the devices before the first of them is done: enough
+# to keep them busy, and no more to wait for when the run is asked to stop.
+MOST_STEPS_AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +32,15 @@ class TrainConfig:
   Attributes:
     num_steps: optimiser steps of the whole run, counted from 0.
     seed: of parameters, dropout and the order of the data.
-    checkpoint_period: steps between checkpoints; the last step always has one.
+    checkpoint_period: steps between checkpoints; what is evaluated is always
+      saved before.
     eval_period: steps between evaluations; 0 evaluates at the end only.
     log_period: steps between lines of metrics.jsonl.
+    checkpoint_minutes: also saves when so much time is over since the last
+      checkpoint; None for steps alone.
     keep_checkpoints: how many of the newest to keep, beside the best.
+    keep_best_per_task: keep the best checkpoint of every task too, beside that
+      of the average; `hypergrid eval --step=best:TASK` names it.
     microbatches: parts a batch is cut into, one after the other, to save
       memory; the gradient is the same.
     label_smoothing: see `losses.token_losses`.
@@ -51,7 +59,9 @@ class TrainConfig:
   checkpoint_period: int = 1000
   eval_period: int = 0
   log_period: int = 100
+  checkpoint_minutes: float | None = None
   keep_checkpoints: int = 3
+  keep_best_per_task: bool = True
   microbatches: int = 1
   label_smoothing: float = 0.0
   z_loss: float = 0.0
@@ -75,6 +85,11 @@ class TrainConfig:
         raise errors.UserError(
           f'train.{name}: got {value}, expected at least {least}.'
         )
+    if self.checkpoint_minutes is not None and not self.checkpoint_minutes > 0:
+      raise errors.UserError(
+        f'train.checkpoint_minutes: got {self.checkpoint_minutes}, expected a'
+        ' number above 0, or None.'
+      )
     if not 0.0 <= self.label_smoothing < 1.0:
       raise errors.UserError(
         f'train.label_smoothing: got {self.label_smoothing}, expected a number'
@@ -227,8 +242,10 @@ def train(
   save: Callable[[int, TrainState], None],
   evaluate: Callable[[int, TrainState], None],
   log: Callable[[int, dict[str, Any]], None],
+  due: Callable[[int], bool],
+  stop: Callable[[int], bool] = lambda done: False,
 ) -> TrainState:
-  """Trains from `state.step` to `config.num_steps`.
+  """Trains from `state.step` to `config.num_steps`, or until told to stop.
 
   Args:
     config: see `TrainConfig`.
@@ -241,9 +258,13 @@ def train(
     evaluate: called with the number of steps done.
     log: called every `log_period` steps with the mean loss in nats per target
       token since the last call, also of every task seen (`loss/<task>`).
+    due: called after every step with the number of those done: whether to
+      save. Before an evaluation it is saved in any case.
+    stop: called before every step with the number of those done; True saves
+      and returns.
 
   Returns:
-    The final state.
+    The last state; its step tells how far it came.
 
   Raises:
     NonFiniteLossError: names the step; no checkpoint is written at or after it.
@@ -260,12 +281,18 @@ def train(
     pending.clear()
 
   for done, batch in enumerate(batches, start=start + 1):
+    if stop(done - 1):
+      drain(done - 1)
+      save(done - 1, state)
+      return state
     state, metrics = step_fn(state, place(batch), key)
     pending.append(metrics)
+    if len(pending) > MOST_STEPS_AHEAD:
+      jax.block_until_ready(pending[-1 - MOST_STEPS_AHEAD])
     last = done == config.num_steps
     logs = last or done % config.log_period == 0
-    saves = last or done % config.checkpoint_period == 0
     evaluates = last or (config.eval_period and done % config.eval_period == 0)
+    saves = due(done) or evaluates
     if logs or saves or evaluates or len(pending) >= MOST_PENDING_STEPS:
       drain(done)
     if logs:

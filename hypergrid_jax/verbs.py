@@ -5,12 +5,15 @@ that `--help` stays quick and no verb pays for another.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import typing
 from typing import Any
 
 if typing.TYPE_CHECKING:
+  from collections.abc import Iterator
+
   from rich.console import Console
 
   from hypergrid_jax.configuration import RunConfig
@@ -24,15 +27,16 @@ def train(options: argparse.Namespace) -> int:
 
   run = _configured(options)
 
-  from hypergrid_jax import experiment
+  with _together(options) as console:
+    from hypergrid_jax import experiment
 
-  experiment.train(
-    run,
-    _model_dir(options),
-    config_text=configuration.operative_config(run),
-    fresh=options.fresh,
-    console=_console(),
-  )
+    experiment.train(
+      run,
+      _model_dir(options),
+      config_text=configuration.operative_config(run),
+      fresh=options.fresh,
+      console=console,
+    )
   return 0
 
 
@@ -40,17 +44,18 @@ def evaluate(options: argparse.Namespace) -> int:
   """Evaluates checkpoints of a run."""
   run = _run_of_directory(options)
 
-  from hypergrid_jax import experiment
+  with _together(options) as console:
+    from hypergrid_jax import experiment
 
-  experiment.evaluate(
-    run,
-    options.model_dir,
-    step=options.step,
-    split=options.split,
-    tasks=options.tasks,
-    limit=options.limit,
-    console=_console(),
-  )
+    experiment.evaluate(
+      run,
+      options.model_dir,
+      step=options.step,
+      split=options.split,
+      tasks=options.tasks,
+      limit=options.limit,
+      console=console,
+    )
   return 0
 
 
@@ -58,18 +63,19 @@ def predict(options: argparse.Namespace) -> int:
   """Predicts the rows of a file."""
   run = _run_of_directory(options)
 
-  from hypergrid_jax import predict_file
+  with _together(options) as console:
+    from hypergrid_jax import predict_file
 
-  predict_file.predict_file(
-    run,
-    options.model_dir,
-    options.input,
-    options.output,
-    step=options.step,
-    overwrite=options.overwrite,
-    resume=options.resume,
-    console=_console(),
-  )
+    predict_file.predict_file(
+      run,
+      options.model_dir,
+      options.input,
+      options.output,
+      step=options.step,
+      overwrite=options.overwrite,
+      resume=options.resume,
+      console=console,
+    )
   return 0
 
 
@@ -83,6 +89,24 @@ def tokenize(options: argparse.Namespace) -> int:
     run, _model_dir(options), test=options.test, console=_console()
   )
   return 0
+
+
+def precompile(options: argparse.Namespace) -> int:
+  """Compiles a run for devices that are not here."""
+  os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # what is here is not used
+  run = _configured(options)
+
+  from hypergrid_jax.precompiling import command
+
+  return command.precompile(
+    run,
+    options.topology,
+    slices=options.slices,
+    program=options.program,
+    quick=options.quick,
+    json_file=options.json,
+    console=_console(),
+  )
 
 
 def list_tasks(options: argparse.Namespace) -> int:
@@ -252,6 +276,33 @@ def _page_options(options: argparse.Namespace) -> dict[str, Any]:
     'token_dir': options.token_dir,
     'console': _console(),
   }
+
+
+@contextlib.contextmanager
+def _together(options: argparse.Namespace) -> 'Iterator[Console]':
+  """Connects the processes of a run; only the first one's console speaks."""
+  from hypergrid_jax import clusters
+
+  cluster = clusters.find(
+    options.distributed,
+    coordinator=options.coordinator,
+    num_processes=options.num_processes,
+    process_id=options.process_id,
+  )
+  console = _console()
+  if cluster is None:
+    yield console
+    return
+
+  from hypergrid_jax import processes
+
+  console.quiet = cluster.process_id > 0
+  with processes.connected(
+    cluster,
+    run=' '.join(options.arguments),
+    timeout_seconds=options.start_timeout,
+  ):
+    yield console
 
 
 def _console() -> 'Console':

@@ -15,9 +15,8 @@ SPECS = {
 }
 
 
-def make_state(step):
-  """A state whose every number depends on the step."""
-  mesh = partitioning.make_mesh(MESH)
+def values(step):
+  """The numbers of `make_state`; all of them depend on the step."""
   rng = np.random.default_rng(step)
   params = {
     'bfloat': rng.normal(size=(8, 16)).astype(jnp.bfloat16),
@@ -26,20 +25,29 @@ def make_state(step):
       'norm': np.array([-0.0, 0.0, 1e-40, np.inf, step], np.float32),
     },
   }
-  params = jax.tree.map(
+  moments = jax.tree.map(lambda p: p * 2, params)
+  number = np.array(step, np.int32)
+  return state.TrainState(number, params, ({'count': number}, moments))
+
+
+def make_state(step, config=MESH):
+  """A state on the devices of all processes."""
+  mesh = partitioning.make_mesh(config)
+  specs = state.TrainState(P(), SPECS, ({'count': P()}, SPECS))
+  return jax.tree.map(
     lambda leaf, spec: jax.device_put(leaf, NamedSharding(mesh, spec)),
-    params,
-    SPECS,
+    values(step),
+    specs,
   )
-  moments = ({'count': jnp.int32(step)}, jax.tree.map(lambda p: p * 2, params))
-  return state.TrainState(jnp.int32(step), params, moments)
 
 
-def abstract_of(tree, config=MESH):
+def abstract_of(tree, config=MESH, rows='data'):
+  """The target of a restore; `rows` are the mesh axes in place of 'data'."""
   mesh = partitioning.make_mesh(config)
 
   def one(leaf):
     spec = getattr(leaf.sharding, 'spec', P())
+    spec = P(*(rows if axis == 'data' else axis for axis in spec))
     sharding = NamedSharding(mesh, spec)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import checkpoint, manifest
+from hypergrid_jax import checkpoint_files, manifest
 from hypergrid_jax.checkpoint import Checkpointer
 from hypergrid_jax.checkpoint_reader import CheckpointReader
 from hypergrid_jax.errors import UserError
@@ -88,7 +88,7 @@ def test_deleting_begins_with_the_manifest(checkpointer, monkeypatch):
     whole.append(manifest.is_finished(path))
     delete(path)
 
-  monkeypatch.setattr(checkpoint.shutil, 'rmtree', rmtree)
+  monkeypatch.setattr(checkpoint_files.shutil, 'rmtree', rmtree)
   save(checkpointer, 1, 2, 3)
   assert whole == [False]
 
@@ -133,8 +133,8 @@ def test_a_first_save_that_never_finished_is_no_checkpoint(
   assert checkpointer.restore(abstract_of(make_state(1))) is None
   assert 'never finished' in caplog.text
   assert checkpointer.steps() == []
-  leftover = checkpointer.directory / '3.orbax-checkpoint-tmp-17'
-  leftover.mkdir()
+  leftover = directory_of(checkpointer, 3) / 'params'
+  leftover.mkdir(parents=True)
   (leftover / 'part').write_bytes(b'abc')
   save(checkpointer, 2)
   assert sorted(path.name for path in checkpointer.directory.iterdir()) == ['2']
@@ -142,7 +142,9 @@ def test_a_first_save_that_never_finished_is_no_checkpoint(
 
 def free_space(monkeypatch, size):
   monkeypatch.setattr(
-    checkpoint.shutil, 'disk_usage', lambda _: types.SimpleNamespace(free=size)
+    checkpoint_files.shutil,
+    'disk_usage',
+    lambda _: types.SimpleNamespace(free=size),
   )
 
 
@@ -154,7 +156,7 @@ def test_a_disk_too_small_is_noticed_before_writing(checkpointer, monkeypatch):
   with pytest.raises(UserError) as caught:
     checkpointer.save(2, make_state(2), {})
   message = str(caught.value)
-  assert 'needs 0.00363 MB, has 0.00363 MB' in message
+  assert 'it needs 0.00363 MB, there is 0.00363 MB' in message
   assert 'of step 1, is kept' in message
   assert [path.name for path in checkpointer.directory.iterdir()] == ['1']
   free_space(monkeypatch, size)
@@ -165,8 +167,12 @@ def test_a_disk_too_small_is_noticed_before_writing(checkpointer, monkeypatch):
 def test_a_disk_too_small_for_the_first_checkpoint(tmp_path, monkeypatch):
   run = Checkpointer(tmp_path / 'new' / 'run')
   free_space(monkeypatch, 2 * 10**9)
-  big = {'params': {'w': types.SimpleNamespace(nbytes=31 * 10**8)}}
-  with pytest.raises(UserError, match=r'needs 3.1 GB, has 2 GB.*no earlier'):
+  size = 31 * 10**8
+  array = types.SimpleNamespace(nbytes=size, dtype=np.int8, shape=(size,))
+  big = {'params': {'w': array}}
+  with pytest.raises(
+    UserError, match=r'needs 3.1 GB, there is 2 GB.*no earlier'
+  ):
     run.save(1, big, {})
   run.close()
   assert not list(tmp_path.iterdir())
@@ -199,7 +205,7 @@ def big_state(step):
   return {'step': jnp.int32(step), 'params': {'w': jnp.float32(noise)}}
 
 
-def test_a_disk_that_fills_up_during_a_save(small_disk, monkeypatch):
+def test_a_disk_that_fills_up_during_a_save(small_disk, monkeypatch, caplog):
   free_space(monkeypatch, 10**12)
   run = Checkpointer(small_disk / 'run', keep=3)
   save_big(run, 1)
@@ -207,6 +213,7 @@ def test_a_disk_that_fills_up_during_a_save(small_disk, monkeypatch):
   with pytest.raises(UserError, match='the disk is full') as caught:
     save_big(run, 2)
   assert 'The last good one, of step 1, is kept' in str(caught.value)
+  assert not caplog.records  # said once, by the error
   assert [path.name for path in run.directory.iterdir()] == ['1']
   (small_disk / 'other').unlink()
   save_big(run, 3)
@@ -240,13 +247,13 @@ from hypergrid_jax.checkpoint import Checkpointer
 directory, where = sys.argv[1:]
 if where == 'before manifest':
   write = manifest.write
-  def stall(path, body):
+  def stall(path, body, files):
     if path.name == '3':
       sys.stdout.write('now\\n')
       sys.stdout.flush()
       import time
       time.sleep(60)
-    write(path, body)
+    write(path, body, files)
   manifest.write = stall
 run = Checkpointer(directory, keep=2)
 for step in (1, 2, 3):

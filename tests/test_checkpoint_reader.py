@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 
 from hypergrid_jax import manifest, partitioning
 from hypergrid_jax.checkpoint import Checkpointer
-from hypergrid_jax.checkpoint_reader import CheckpointReader
+from hypergrid_jax.checkpoint_reader import CheckpointReader, named_steps
 from hypergrid_jax.errors import UserError
 from tests.checkpoints import (
   MESH,
@@ -32,16 +33,19 @@ def checkpointer(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'config',
+  ('config', 'rows'),
   [
-    MESH,
-    partitioning.MeshConfig(model=4),
-    partitioning.MeshConfig(),
+    (MESH, 'data'),
+    (partitioning.MeshConfig(model=4), 'data'),
+    (partitioning.MeshConfig(), 'data'),
+    (partitioning.MeshConfig(fsdp=4), 'fsdp'),
+    (partitioning.MeshConfig(slices=2, fsdp=2), ('slice', 'data')),
+    (partitioning.MeshConfig(slices=2, fsdp=2, model=2), ('slice', 'fsdp')),
   ],
 )
-def test_restores_the_same_bits_onto_any_mesh(checkpointer, config):
+def test_restores_the_same_bits_onto_any_mesh(checkpointer, config, rows):
   save(checkpointer, 7)
-  target = abstract_of(make_state(7), config)
+  target = abstract_of(make_state(7), config, rows)
   got, meta = checkpointer.restore(target)
   assert_same_bits(got, make_state(7))
   assert meta == {'fingerprint': {'model': 'tiny'}, 'seen': 70, 'step': 7}
@@ -79,6 +83,90 @@ def test_fingerprints_come_back_as_json_makes_them(tmp_path):
   assert second.meta(step=9) is None
   first.close()
   second.close()
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+  first = Checkpointer(tmp_path, fingerprint={'a': 1, 'same': [2], 'gone': 0})
+  save(first, 1)
+  other = Checkpointer(tmp_path, fingerprint={'a': 2, 'same': (2,), 'new': 0})
+  wanted = abstract_of(make_state(1))
+  with pytest.raises(
+    UserError, match=r'1 belongs .* differs in a, gone, new\.'
+  ):
+    other.restore(wanted)
+  assert CheckpointReader(tmp_path).restore(wanted) is not None
+  first.close()
+  other.close()
+
+
+def test_parameters_may_be_rounded_and_nothing_else(checkpointer):
+  save(checkpointer, 4)
+  wanted = abstract_of(make_state(4))
+  layers = wanted.params['layers']
+  for name in ('wo', 'norm'):
+    layers[name] = jax.ShapeDtypeStruct(
+      layers[name].shape, jnp.bfloat16, sharding=layers[name].sharding
+    )
+  params, _ = checkpointer.restore_params(wanted.params)
+  expected = make_state(4).params
+  expected['layers'] = jax.tree.map(
+    lambda leaf: leaf.astype(jnp.bfloat16), expected['layers']
+  )
+  assert_same_bits(params, expected)
+  with pytest.raises(UserError, match='2 of another dtype: params/layers/norm'):
+    checkpointer.restore(wanted)
+  for path, dtype in (('bfloat', jnp.float32), ('wo', jnp.float16)):
+    others = abstract_of(make_state(4).params)
+    place = others if path in others else others['layers']
+    place[path] = jax.ShapeDtypeStruct(place[path].shape, dtype)
+    with pytest.raises(UserError, match=f'1 of another dtype: params/.*{path}'):
+      checkpointer.restore_params(others)
+
+
+def test_only_float32_is_rounded(tmp_path):
+  run = Checkpointer(tmp_path)
+  saved = {'half': jnp.ones(3, jnp.float16), 'count': jnp.arange(4)}
+  run.save(1, {'params': saved}, {})
+  run.close()
+  for path, leaf in saved.items():
+    wanted = {**saved, path: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16)}
+    with pytest.raises(UserError, match=f'1 of another dtype: params/{path}'):
+      CheckpointReader(tmp_path).restore_params(wanted)
+
+
+def test_steps_that_a_person_names(checkpointer):
+  save(checkpointer, 1, 2)
+  assert named_steps(checkpointer, 'best') == [2]
+  checkpointer.mark_best(1, 7.0)
+  checkpointer.mark_best(1, 3.0, name='glue_rte')
+  checkpointer.mark_best(2, 5.0, name='glue_rte')
+  checkpointer.mark_best(1, 5.0, name='glue_cola')
+  save(checkpointer, 3)
+  for name, steps in {
+    'best': [1],
+    'best:average': [1],
+    'best:glue_rte': [2],
+    'best:glue_cola': [1],
+    'all': [1, 2, 3],
+    2: [2],
+    '3': [3],
+  }.items():
+    assert named_steps(checkpointer, name) == steps
+  with pytest.raises(UserError) as caught:
+    named_steps(checkpointer, 'best:glue_rtx')
+  message = str(caught.value)
+  assert "best of 'glue_rtx'; there is a best of average, glue_cola" in message
+  assert "Did you mean 'glue_rte'" in message
+  with pytest.raises(UserError, match=r'step 4 .*; there are \[1, 2, 3\]'):
+    named_steps(checkpointer, 4)
+
+
+def test_a_best_without_its_checkpoint_has_no_name(checkpointer):
+  save(checkpointer, 1, 2)
+  checkpointer.mark_best(1, 7.0, name='glue_rte')
+  shutil.rmtree(directory_of(checkpointer, 1))
+  with pytest.raises(UserError, match='there is a best of nothing'):
+    named_steps(checkpointer, 'best:glue_rte')
 
 
 def test_differences_are_listed_on_both_sides(checkpointer):

@@ -55,7 +55,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
   assert reader.steps() == [4]
   assert reader.saved_params() == set(SHAPES)
   params, meta = reader.restore_params(abstract())
-  assert meta == {'seen': 3, 'step': 4}
+  assert meta == {'seen': 3, 'step': 4, 'fingerprint': {}}
   expected = values()
   np.testing.assert_array_equal(params['a']['large'], expected['a/large'])
   np.testing.assert_array_equal(params['a']['small'], expected['a/small'])

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from hypergrid_jax import (
-  checkpoint,
+  checkpoint_files,
   checkpoint_reader,
   cli,
   configuration,
@@ -215,7 +215,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
 ):
   free = iter([1 << 40, 1000])  # enough for step 4, not for step 6
   monkeypatch.setattr(
-    checkpoint.shutil,
+    checkpoint_files.shutil,
     'disk_usage',
     lambda _: types.SimpleNamespace(free=next(free)),
   )
@@ -229,7 +229,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
   )
   message = capsys.readouterr().err
   assert code == 2
-  assert 'No room for the checkpoint of step 6' in message
+  assert f'No room for checkpoint {tmp_path}/run/checkpoints/6: ' in message
   assert 'of step 4, is kept' in message
   assert 'Traceback' not in message
   assert [path.name for path in (tmp_path / 'run/checkpoints').iterdir()] == [

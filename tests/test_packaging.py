@@ -16,6 +16,7 @@ PARTS = (
   'hypergrid_jax',
   'tasks',
   'gin',
+  'launch',
   'setup.py',
   'pyproject.toml',
   'LICENSE',

@@ -89,6 +89,13 @@ def test_no_run_and_no_directory(tmp_path):
     start(tmp_path / 'file')
 
 
+@pytest.mark.parametrize('name', ['gs://bucket/run', 's3://bucket'])
+def test_an_address_is_no_directory(name):
+  with pytest.raises(UserError, match=f'--token_dir={name}: .* Mount'):
+    run_directory.check_address('--token_dir', name)
+  run_directory.check_address('--token_dir', '/gcs/bucket/run')
+
+
 def test_versions_name_what_results_depend_on():
   found = run_directory.versions()
   assert set(found) >= {'python', 'jax', 'flax', 't5', 'seqio'}

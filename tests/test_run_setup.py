@@ -6,7 +6,13 @@ import types
 
 import pytest
 
-from hypergrid_jax import configuration, errors, run_setup, summary
+from hypergrid_jax import (
+  configuration,
+  errors,
+  run_setup,
+  summary,
+  tree_paths,
+)
 
 RUN = (
   ['gin/models/tiny.gin', 'gin/mixtures/glue.gin'],
@@ -51,15 +57,34 @@ def test_examples_longer_than_what_a_method_has_parameters_for_are_refused():
     build(BOTH, 'CAMTL.max_length=63')
 
 
+def setup_of(*bindings):
+  """A setup without data."""
+  run = configuration.parse(RUN[0], (*RUN[1], *bindings))
+  model, mesh, tx = run_setup.build(run, 100, num_tasks=7)
+  corpus = types.SimpleNamespace(
+    vocabulary=types.SimpleNamespace(fingerprint='f'), task_ids={}, train={}
+  )
+  return run_setup.Setup(run, pathlib.Path(), corpus, model, mesh, tx)
+
+
+@pytest.mark.parametrize(
+  'binding', ['dtype=bfloat16', 'remat_policy=full', 'scan_layers=False']
+)
+def test_a_run_goes_on_with_other_activations_from_the_same_state(binding):
+  def facts(*bindings):
+    setup = setup_of(*bindings)
+    state = tree_paths.flatten(run_setup.abstract_state(setup))
+    return setup.identity, tree_paths.layout(state)
+
+  assert facts(f'T5Config.{binding}') == facts()
+  wider = facts('T5Config.d_ff=96')
+  assert wider[0] != facts()[0]
+  assert wider[1] != facts()[1]
+
+
 def test_the_identity_of_a_run_names_all_its_methods():
   def described(*bindings):
-    run = configuration.parse(RUN[0], (*RUN[1], *bindings))
-    model, mesh, tx = run_setup.build(run, 100, num_tasks=7)
-    corpus = types.SimpleNamespace(
-      vocabulary=types.SimpleNamespace(fingerprint='f'), task_ids={}, train={}
-    )
-    setup = run_setup.Setup(run, pathlib.Path(), corpus, model, mesh, tx)
-    return json.loads(json.dumps(setup.identity['method']))
+    return json.loads(json.dumps(setup_of(*bindings).identity['method']))
 
   both = described(BOTH, 'CAMTL.window=9', 'HyperGrid.grid_rows=4')
   assert [one['name'] for one in both] == ['HyperGridConfig', 'CAMTLConfig']

@@ -85,6 +85,11 @@ def test_everything_is_shown():
   }
   model = Model(CONFIG, METHOD.extension_points(), num_tasks=T)
   facts = summary.run_facts(model, mesh, data, trained=everything(model))
+  facts['per_device'] = {
+    'parameter_bytes': 2_500_000,
+    'optimizer_bytes': 1_230_000,
+    'rows': 6,
+  }
   console = Console(file=io.StringIO(), width=120)
   summary.show(facts, ['glue_ax has no labels.'], console=console)
   text = console.file.getvalue()
@@ -100,6 +105,7 @@ def test_everything_is_shown():
     '1.75',
     '24 rows and 3,310 tokens',
     '4.3% of the encoder, 51.6% of the decoder',
+    'parameters 2.5 MB, optimiser 1.2 MB, 6 of the 24 rows',
     'Note: glue_ax has no labels.',
   ):
     assert shown in text, shown

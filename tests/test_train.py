@@ -159,7 +159,7 @@ class Calls:
     self.logged[step] = values
 
 
-def run(config, state, tx, *, batches=None):
+def run(config, state, tx, *, batches=None, stop=lambda done: False):
   calls = Calls()
   start = int(state.step)
   if batches is None:
@@ -176,8 +176,23 @@ def run(config, state, tx, *, batches=None):
     save=calls.save,
     evaluate=calls.evaluate,
     log=calls.log,
+    due=lambda done: done % config.checkpoint_period == 0,
+    stop=stop,
   )
   return state, calls
+
+
+def test_told_to_stop_the_loop_saves_what_it_has_done():
+  config = train.TrainConfig(num_steps=11, checkpoint_period=4)
+  tx = optax.sgd(0.1)
+  stopped, calls = run(config, start_state(tx), tx, stop=lambda done: done >= 7)
+  assert int(stopped.step) == 7
+  assert list(calls.saved) == [4, 7]
+  assert calls.evaluated == []
+  again, calls = run(config, stopped, tx)
+  assert list(calls.saved) == [8, 11]
+  straight, _ = run(config, start_state(tx), tx)
+  jax.tree.map(np.testing.assert_array_equal, again, straight)
 
 
 def test_the_loop_saves_evaluates_and_logs_when_it_says():
@@ -186,7 +201,8 @@ def test_the_loop_saves_evaluates_and_logs_when_it_says():
   )
   tx = optax.sgd(0.1)
   _, calls = run(config, start_state(tx), tx)
-  assert list(calls.saved) == [4, 8, 11]
+  # At 5 and 10 because it evaluates there.
+  assert list(calls.saved) == [4, 5, 8, 10, 11]
   assert calls.evaluated == [5, 10, 11]
   assert list(calls.logged) == [3, 6, 9, 11]
   assert all(int(state.step) == n for n, state in calls.saved.items())
@@ -265,6 +281,7 @@ def test_a_loss_that_is_not_finite_stops_and_saves_nothing_more(bad):
       save=calls.save,
       evaluate=calls.evaluate,
       log=calls.log,
+      due=lambda done: done % 2 == 0,
     )
   assert list(calls.saved) == [2, 4]
   assert "'b'" in str(error.value)  # row 3 is of task 1

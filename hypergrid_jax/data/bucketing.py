@@ -48,6 +48,7 @@ class BucketSampler:
     """
     self._sampler = sampler
     self._offsets = list(input_offsets)
+    self.buckets = tuple(int(length) for length in buckets)
     self._buckets = np.asarray(buckets)
     self._batch_size = batch_size
     self._seed = seed

@@ -146,6 +146,15 @@ class Loader:
       length = self._bucketed.row_length(n)
     return self._assembled(tasks, rows, (length, decoder_length))
 
+  def shapes(self) -> list[Batch]:
+    """Returns batches of padding, one of each shape that `batch` may have."""
+    encoder, decoder = self.row_lengths
+    lengths = [encoder] if self._bucketed is None else self._bucketed.buckets
+    return [
+      empty_batch(self.batch_size, (length, decoder), self.max_segments)
+      for length in lengths
+    ]
+
   def candidates(
     self, n: int, per_task: int, host: int = 0, num_hosts: int = 1
   ) -> Batch:

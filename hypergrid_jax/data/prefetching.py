@@ -1,9 +1,12 @@
 """Builds batches ahead of training, in a thread."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import queue
 import threading
 import time
+
+import jax
+import numpy as np
 
 from hypergrid_jax.data.loader import Loader
 from hypergrid_jax.types import Batch
@@ -25,8 +28,8 @@ class Prefetcher:
     stop: int,
     *,
     depth: int = 2,
-    host: int = 0,
-    num_hosts: int = 1,
+    parts: Sequence[int] = (0,),
+    num_parts: int = 1,
   ):
     """Starts building; see `prefetch`."""
     self.wait_seconds = 0.0
@@ -34,16 +37,17 @@ class Prefetcher:
     self._closed = threading.Event()
     self._thread = threading.Thread(
       target=self._produce,
-      args=(loader, range(start, stop), host, num_hosts),
+      args=(loader, range(start, stop), tuple(parts), num_parts),
       name='data-prefetch',
       daemon=True,
     )
     self._thread.start()
 
-  def _produce(self, loader, steps, host, num_hosts):
+  def _produce(self, loader, steps, parts, num_parts):
     try:
       for step in steps:
-        if not self._put((loader.batch(step, host, num_hosts), None)):
+        batches = [loader.batch(step, part, num_parts) for part in parts]
+        if not self._put((_joined(batches), None)):
           return
       self._put((None, StopIteration()))
     except BaseException as error:
@@ -84,14 +88,20 @@ class Prefetcher:
     self.close()
 
 
+def _joined(batches: Sequence[Batch]) -> Batch:
+  if len(batches) == 1:
+    return batches[0]
+  return jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
+
+
 def prefetch(
   loader: Loader,
   start: int,
   stop: int,
   depth: int = 2,
   *,
-  host: int = 0,
-  num_hosts: int = 1,
+  parts: Sequence[int] = (0,),
+  num_parts: int = 1,
 ) -> Prefetcher:
   """Returns batches start, start + 1, ..., stop - 1, built ahead of their use.
 
@@ -101,9 +111,9 @@ def prefetch(
     start: number of the first batch.
     stop: number after the last batch.
     depth: batches that are kept ready.
-    host: number of this host.
-    num_hosts: hosts among which the rows are divided.
+    parts: which parts of every batch to build, one after the other.
+    num_parts: equal parts into which the rows are divided.
   """
   return Prefetcher(
-    loader, start, stop, depth=depth, host=host, num_hosts=num_hosts
+    loader, start, stop, depth=depth, parts=parts, num_parts=num_parts
   )

@@ -104,8 +104,13 @@ class Grid:
       pl.BlockSpec((None, *block), index, pipeline_mode=_ONE_BUFFER),
     )
 
-  def call(self, name, body, inputs, outputs, form):
-    """Runs a kernel on the scalars `form` and the operands."""
+  def call(self, name, body, inputs, outputs, form, *, work):
+    """Runs a kernel on the scalars `form` and the operands.
+
+    `work` is for the compiler, which does not see into a kernel: its FLOPs of
+    matmuls, and how many gates it makes.
+    """
+    values = [operand.value for operand in (*inputs, *outputs)]
     return pl.pallas_call(
       body,
       grid=(self.plan.cores, self.visit.parts, self.tiles),
@@ -121,6 +126,11 @@ class Grid:
       compiler_params=pltpu.CompilerParams(
         dimension_semantics=('parallel', 'arbitrary', 'arbitrary'),
         vmem_limit_bytes=self.visit.vmem_limit,
+      ),
+      cost_estimate=pl.CostEstimate(
+        flops=work[0],
+        transcendentals=work[1],
+        bytes_accessed=sum(x.size * x.dtype.itemsize for x in values),
       ),
       interpret=self.plan.interpret,
       name=f'gated_matmul_{name}',

@@ -67,6 +67,7 @@ def forward(
     [grid.tokens(u), weights, *factors],
     [grid.tokens(y, divided=True)],
     form,
+    work=_work(1, u, kernel, row, col),
   )
   return y
 
@@ -120,6 +121,7 @@ def _backward_columns(plan, transposed, u, kernel, row, col, form, dy):
       grid.factor_gradient(row, divided=True),
     ],
     form,
+    work=_work(2, u, kernel, row, col),
   )
   return du, dkernel, drow, dcol
 
@@ -144,7 +146,13 @@ def _backward_rows(plan, transposed, u, kernel, row, col, form, dy):
       grid.factor_gradient(col),
     ],
     form,
+    work=_work(3, u, kernel, row, col),
   )
+
+
+def _work(products, u, kernel, row, col):
+  """FLOPs of so many products of tokens and weight; gates, made once each."""
+  return 2 * products * u.size * kernel.shape[1], row.size * col.shape[0]
 
 
 def _forward_columns(form, u, weights, strips, bands, y):

@@ -27,7 +27,9 @@ def test_prefetch_gives_the_batches_in_order():
 
 
 def test_prefetch_hands_on_what_the_loader_raises():
-  batches = prefetching.prefetch(_Slow(fails_at=2), 0, 9, host=1, num_hosts=3)
+  batches = prefetching.prefetch(
+    _Slow(fails_at=2), 0, 9, parts=[1], num_parts=3
+  )
   assert [next(batches), next(batches)] == [0, 1]
   with pytest.raises(UserError, match='row 2 of host 1/3'):
     next(batches)

@@ -1,0 +1,190 @@
+"""The two programs of a run, compiled without data, parameters or a TPU.
+
+They are made as `experiment` and `predict` make them, from shapes alone.
+"""
+
+import dataclasses
+import functools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hypergrid_jax import corpus as corpus_lib
+from hypergrid_jax import decoding as decoding_lib
+from hypergrid_jax import (
+  partitioning,
+  predict,
+  run_setup,
+  step_program,
+  trainable,
+)
+from hypergrid_jax import state as state_lib
+from hypergrid_jax.data import assembly, vocabularies
+from hypergrid_jax.model import Model
+from hypergrid_jax.precompiling.topologies import Topology
+from hypergrid_jax.tasks import task_files
+
+# The compiler's units in messages about memory.
+_UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+
+
+class DoesNotFitError(Exception):
+  """A program needs more memory than a device has.
+
+  Attributes:
+    needed: bytes, as far as the compiler says.
+    available: bytes of the device that programs can use.
+  """
+
+  def __init__(self, needed: int, available: int, message: str):
+    """Keeps the compiler's numbers and its message."""
+    super().__init__(message)
+    self.needed = needed
+    self.available = available
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """A run on a topology, ready to be compiled: its setup, but for the data.
+
+  Attributes:
+    run: the configuration.
+    model: the architecture.
+    mesh: over the topology's devices.
+    tx: the optimiser.
+    state: shapes and shardings of the training state.
+  """
+
+  run: run_setup.Run
+  model: Model
+  mesh: jax.sharding.Mesh
+  tx: Any
+  state: state_lib.TrainState
+
+  @functools.cached_property
+  def trained(self) -> trainable.Trained:
+    """Which parameters train."""
+    return trainable.trained_parameters(
+      self.model.logical_axes,
+      self.run.train.trainable,
+      added=self.model.added,
+    )
+
+  @property
+  def rows(self) -> jax.sharding.NamedSharding:
+    """How the rows of a batch lie on the devices."""
+    return partitioning.batch_sharding(self.mesh, self.run.mesh.axis_rules())
+
+  def device_bytes(self) -> dict[str, int]:
+    """What each device holds of the training state, by kind."""
+    return {
+      'parameters': partitioning.bytes_per_device(self.state.params),
+      'optimiser state': partitioning.bytes_per_device(self.state.opt_state),
+    }
+
+
+def build(run: run_setup.Run, topology: Topology) -> Parts:
+  """Makes what a run's programs are made of; reads no data.
+
+  Raises:
+    UserError: the configuration does not fit the devices, the vocabulary or the
+      mixture.
+  """
+  task_files.load(run.data.task_files)
+  size = run.model.vocab_size
+  if size is None:
+    size = vocabularies.load_vocabulary(run.data.vocabulary).size
+  model, mesh, tx = run_setup.build(
+    run,
+    size,
+    num_tasks=len(corpus_lib.task_ids(run.data.mixture)),
+    devices=topology.devices,
+  )
+  rules = run.mesh.axis_rules()
+  partitioning.check_batch_size(
+    run.data.batch_size, mesh, rules, microbatches=run.train.microbatches
+  )
+  rows = [run.evaluate.batch_size]
+  partitioning.partition_spec(
+    'evaluate.batch_size', rows, ['batch'], mesh, rules
+  )
+  state = state_lib.sharded_abstract_state(model, tx, mesh, rules)
+  return Parts(run, model, mesh, tx, state)
+
+
+def compile_training(parts: Parts) -> jax.stages.Compiled:
+  """Compiles one training step.
+
+  Raises:
+    DoesNotFitError: it needs more memory than a device has.
+  """
+  return _compile(
+    parts, lambda: step_program.lower_step(parts, batch_shapes(parts))
+  )
+
+
+def compile_decoding(parts: Parts) -> jax.stages.Compiled:
+  """Compiles greedy decoding of one evaluation batch of the longest rows.
+
+  Raises:
+    DoesNotFitError: it needs more memory than a device has.
+  """
+  config, data = parts.run.evaluate, parts.run.data
+  length = config.max_decode_length or data.targets_length
+  decode = predict.compiled(
+    decoding_lib.greedy_decode,
+    parts.model,
+    parts.rows,
+    max_decode_length=length,
+  )
+  rows = config.batch_size
+  arguments = (
+    parts.state.params,
+    _rows(parts, (rows, config.length_buckets[-1]), jnp.int32),
+    _rows(parts, (rows,), jnp.int32),
+  )
+  return _compile(parts, lambda: decode.lower(*arguments))
+
+
+def batch_shapes(parts: Parts):
+  """Shapes and shardings of a training batch."""
+  data = parts.run.data
+  # One row is made, so that a large batch takes no memory.
+  one = assembly.empty_batch(1, data.row_lengths, data.segments)
+  return jax.tree.map(
+    lambda a: _rows(parts, (data.batch_size, *a.shape[1:]), a.dtype), one
+  )
+
+
+def _rows(parts, shape, dtype):
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=parts.rows)
+
+
+def _compile(parts, lower):
+  try:
+    with jax.set_mesh(parts.mesh):
+      return lower().compile()
+  except jax.errors.JaxRuntimeError as error:
+    needed = _overflow(str(error))
+    if needed is None:
+      raise
+    raise DoesNotFitError(*needed, str(error)) from error
+
+
+def _overflow(message: str) -> tuple[int, int] | None:
+  """Bytes needed and there, if memory is what the compiler lacks."""
+  number = r'([\d.]+)([KMGT]?)'
+  for pattern in (
+    rf'[Uu]sed {number} of {number} hbm',
+    rf'\({number}\) exceeds available HBM \({number}\)',
+  ):
+    found = re.search(pattern, message)
+    if found:
+      used, unit, there, unit_there = found.groups()
+      return (
+        int(float(used) * _UNITS[unit]),
+        int(float(there) * _UNITS[unit_there]),
+      )
+  return None

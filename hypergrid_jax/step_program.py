@@ -1,0 +1,92 @@
+"""The train step of a run, compiled before its first batch."""
+
+from collections.abc import Mapping
+import dataclasses
+
+import jax
+
+from hypergrid_jax import partitioning, row_parts, run_setup, types
+from hypergrid_jax import state as state_lib
+from hypergrid_jax import train as train_lib
+from hypergrid_jax.data import loader as loader_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class StepProgram:
+  """A compiled train step.
+
+  Compiled ahead, a step neither compiles twice nor in the middle of a run,
+  when its state would be on no disk.
+
+  Attributes:
+    compiled: by length of the encoder's rows, which is what batches differ in.
+    rows: which rows of a batch this process gives.
+  """
+
+  compiled: Mapping[int, jax.stages.Compiled]
+  rows: row_parts.RowParts
+
+  def step(
+    self, state: state_lib.TrainState, batch: types.Batch, key: jax.Array
+  ) -> tuple[state_lib.TrainState, train_lib.StepMetrics]:
+    """One step; the buffers of `state` are donated."""
+    length = batch.encoder_input_tokens.shape[1]
+    return self.compiled[length](state, batch, key)
+
+  @property
+  def temporary_bytes(self) -> int | None:
+    """What a device needs beside the state: activations, gradients, scratch.
+
+    Of the largest batch, as the compiler says; None where it does not.
+    """
+    found = [one.memory_analysis() for one in self.compiled.values()]
+    sizes = [one.temp_size_in_bytes for one in found if one is not None]
+    return max(sizes, default=None)
+
+
+def lower_step(
+  setup: run_setup.Setup, batch: types.Batch
+) -> jax.stages.Lowered:
+  """Traces the train step of a run for batches like `batch`.
+
+  Args:
+    setup: the run; `jax.set_mesh(setup.mesh)` is in force.
+    batch: all rows of a batch, of which the shapes matter.
+  """
+  state = run_setup.abstract_state(setup)
+  rows = partitioning.batch_sharding(setup.mesh, setup.run.mesh.axis_rules())
+  everywhere = partitioning.replicated(setup.mesh)
+  everywhere = partitioning.replicated(setup.mesh)
+  step = jax.jit(
+    train_lib.make_train_step(
+      setup.model, setup.tx, setup.run.train, trained=setup.trained
+    ),
+    donate_argnums=0,
+    # Without, the compiler may return the state in other places than it got
+    # it, and the next step would be another program.
+    out_shardings=(
+      jax.tree.map(lambda leaf: leaf.sharding, state),
+      everywhere,
+    ),
+  )
+  abstract = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows),
+    batch,
+  )
+  key = jax.eval_shape(jax.random.key, 0)
+  return step.lower(state, abstract, key)
+
+
+def compile_step(
+  setup: run_setup.Setup, loader: loader_lib.Loader
+) -> StepProgram:
+  """Compiles the train step for every shape that the loader's batches have."""
+  compiled = {
+    batch.encoder_input_tokens.shape[1]: lower_step(setup, batch).compile()
+    for batch in loader.shapes()
+  }
+  rules = setup.run.mesh.axis_rules()
+  return StepProgram(
+    compiled,
+    row_parts.row_parts(partitioning.batch_sharding(setup.mesh, rules)),
+  )
