@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from hypergrid_jax import manifest, tree_paths
+from hypergrid_jax import checkpoint_files, manifest, tree_paths
 
 _PARAMS = 'params'
 
@@ -90,6 +90,9 @@ def write_params(
     meta: JSON, to be kept beside them.
     step: the checkpoint's number.
     written: called after every leaf.
+
+  Raises:
+    UserError: the disk has no room for it.
   """
   registry = ocp.type_handlers.create_type_handler_registry(
     (jax.Array, ocp.type_handlers.ArrayHandler()),
@@ -97,7 +100,9 @@ def write_params(
   )
   handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
   tree = {_PARAMS: tree_paths.unflatten(leaves)}
-  path = directory.absolute() / 'checkpoints' / str(step)
+  files = checkpoint_files.CheckpointFiles(directory.absolute() / 'checkpoints')
+  files.check_space(step, sum(leaf.nbytes for leaf in leaves.values()))
+  path = files.path(step)
   item = epath.Path(path / _PARAMS)
   item.mkdir(parents=True)
   with contextlib.closing(handler):

@@ -149,6 +149,14 @@ def a_t5_1_1_under_the_config_of_a_1_0():
   save_file(directories.tensors('1.1'), weights())
 
 
+def an_untied_t5_without_its_output():
+  content = directories.tensors('1.1')
+  del content['lm_head.weight']
+  save_file(content, weights())
+  values = directories.config_json('1.1')
+  pathlib.Path('hf/config.json').write_text(json.dumps(values))
+
+
 def not_a_number(value):
   value = value.copy()
   value[3, 5] = np.nan
@@ -232,6 +240,7 @@ CASES = {
   a_t5_1_1_under_the_config_of_a_1_0: (
     r'wi.weight.*unexpected: .*wi_0.weight.*published model is t5_1_1_small'
   ),
+  an_untied_t5_without_its_output: '1 missing: lm_head.weight',
   with_tensors(q=not_a_number): f'{Q} has 1 values that are infinite or not a',
   with_tensors(q=infinite): f'{Q} has 1 values that are infinite or not a',
   with_tensors(head=other_copy): 'lm_head.weight and shared.weight differ',
