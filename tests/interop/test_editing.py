@@ -46,7 +46,7 @@ def task_axes(model):
   return {path: a.index('tasks') for path, a in axes.items() if 'tasks' in a}
 
 
-@pytest.mark.parametrize('name', ['gates', 'seeds'])
+@pytest.mark.parametrize('name', ['gates', 'adapters'])  # axes 0 and 1
 def test_every_task_takes_its_parameters_along(name):
   old, new = build(METHODS[name], OLD), build(METHODS[name], NEW)
   params = runs.noisy(old)
