@@ -4,16 +4,18 @@ The files are those of `checkpoint_reader`, without a training state.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import dataclasses
 import math
 import pathlib
 from typing import Any
 
+from etils import epath
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from hypergrid_jax import manifest, tree_paths
+from hypergrid_jax import checkpoint_files, manifest, tree_paths
 
 _PARAMS = 'params'
 
@@ -88,6 +90,9 @@ def write_params(
     meta: JSON, to be kept beside them.
     step: the checkpoint's number.
     written: called after every leaf.
+
+  Raises:
+    UserError: the disk has no room for it.
   """
   registry = ocp.type_handlers.create_type_handler_registry(
     (jax.Array, ocp.type_handlers.ArrayHandler()),
@@ -95,14 +100,16 @@ def write_params(
   )
   handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
   tree = {_PARAMS: tree_paths.unflatten(leaves)}
-  path = directory.absolute() / 'checkpoints' / str(step)
-  writer = ocp.Checkpointer(ocp.CompositeCheckpointHandler(params=handler))
-  try:
-    writer.save(path, ocp.args.Composite(params=ocp.args.PyTreeSave(tree)))
-  finally:
-    writer.close()
+  files = checkpoint_files.CheckpointFiles(directory.absolute() / 'checkpoints')
+  files.check_space(step, sum(leaf.nbytes for leaf in leaves.values()))
+  path = files.path(step)
+  item = epath.Path(path / _PARAMS)
+  item.mkdir(parents=True)
+  with contextlib.closing(handler):
+    handler.save(item, args=ocp.args.PyTreeSave(tree))
+    handler.finalize(item)
   body = {
     'leaves': tree_paths.layout(tree_paths.flatten(tree)),
-    'meta': {**meta, 'step': step},
+    'meta': {**meta, 'fingerprint': {}, 'step': step},
   }
   manifest.write(path, body)

@@ -128,10 +128,10 @@ def _add_run_flags(parser):
   )
   parser.add_argument(
     '--step',
-    type=lambda text: text if text == 'best' else int(text),
+    type=_step,
     default='best',
-    metavar='N|best',
-    help='which checkpoint; default best',
+    metavar='N|best|best:TASK',
+    help='which checkpoint; default best, by the average',
   )
 
 
@@ -142,6 +142,10 @@ def _add_rows_flag(parser, default: str):
     metavar='N',
     help=f'rows of the vocabulary; {default}',
   )
+
+
+def _step(text: str) -> int | str:
+  return text if text.partition(':')[0] == 'best' else int(text)
 
 
 def _names(text: str) -> tuple[str, ...]:

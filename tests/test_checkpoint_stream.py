@@ -1,5 +1,7 @@
 """Parameters written one by one are read as any checkpoint."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -55,7 +57,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
   assert reader.steps() == [4]
   assert reader.saved_params() == set(SHAPES)
   params, meta = reader.restore_params(abstract())
-  assert meta == {'seen': 3, 'step': 4}
+  assert meta == {'seen': 3, 'step': 4, 'fingerprint': {}}
   expected = values()
   np.testing.assert_array_equal(params['a']['large'], expected['a/large'])
   np.testing.assert_array_equal(params['a']['small'], expected['a/small'])
@@ -78,3 +80,13 @@ def test_training_cannot_go_on_from_parameters_alone(tmp_path):
   state = TrainState(jax.ShapeDtypeStruct((), 'int32'), abstract(), {})
   with pytest.raises(UserError, match='holds parameters alone.*initial_check'):
     reader.restore(state)
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_read(
+  tmp_path, monkeypatch
+):
+  usage = type('Usage', (), {'free': 355})  # of 356 bytes
+  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+  with pytest.raises(UserError, match='No room for checkpoint'):
+    write(tmp_path)
+  assert list(tmp_path.iterdir()) == []

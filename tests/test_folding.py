@@ -34,20 +34,18 @@ NORMS = CAMTLConfig(alignment=False, attention=None, bottleneck=None)
 FOLDED = {
   'L2': GATES,
   'L': dataclasses.replace(GATES, variant='L', gate_wi=True),
-  'LG': dataclasses.replace(GATES, variant='LG', form='residual'),
-  'GL': dataclasses.replace(GATES, variant='GL', form='plain'),
-  'all kernels': dataclasses.replace(GATES, gate_wi=True, col_width=8),
-  'one layer of the encoder': dataclasses.replace(
-    GATES, layers=(1,), decoder=False
+  'LG in one layer of the encoder': dataclasses.replace(
+    GATES, variant='LG', form='residual', layers=(1,), decoder=False
   ),
-  'norms of the upper half': NORMS,
+  'GL': dataclasses.replace(GATES, variant='GL', form='plain'),
   'all norms': dataclasses.replace(
     NORMS, norm_layers=(0, 1), decoder_norm=True, final_norm=True
   ),
-  'both': (GATES, NORMS),
+  'all kernels, and norms of the upper half': (
+    dataclasses.replace(GATES, gate_wi=True, col_width=8),
+    NORMS,
+  ),
 }
-
-
 TASK_IDS = np.array([TASK, OTHER, TASK, OTHER], np.int32)
 
 
@@ -86,7 +84,7 @@ def test_a_plain_t5_computes_one_task(name):
     **tolerances.FLOAT64,
   )
   difference = found[TASK_IDS == OTHER] - expected[TASK_IDS == OTHER]
-  assert np.abs(difference).max() > 1e-2
+  assert np.abs(difference).max() > 1e-3
   for path, value in params.items():
     np.testing.assert_array_equal(value, kept[path], err_msg=path)
 

@@ -4,6 +4,7 @@ What is written is read back and run beside the original before it appears.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 
@@ -125,7 +126,9 @@ def compare(
   theirs = opening.check_tensors(written)
   leaves = importing.of_source(written, theirs, theirs.vocab_size)
   params = {path: leaf.load() for path, leaf in leaves.items()}
-  plain = Model(dataclasses.replace(theirs, dtype='float32'))
+  plain = source.model  # compiled already
+  if plain.added or not importing.same_function(plain.config, theirs):
+    plain = Model(dataclasses.replace(theirs, dtype='float32'))
   read = logits(plain, tree_paths.unflatten(params), batch)
   ours = ours[..., : config.vocab_size]
   real = batch.decoder_segment_ids > 0
@@ -137,8 +140,12 @@ def logits(
   model: Model, params: types.Params, batch: types.Batch
 ) -> np.ndarray:
   """Teacher-forced logits [B, L, V], float32."""
-  run = jax.jit(lambda params, batch: model.bind(params)(batch))
-  return np.asarray(run(params, batch), np.float32)
+  return np.asarray(_program(model)(params, batch), np.float32)
+
+
+@functools.lru_cache(maxsize=2)
+def _program(model: Model):
+  return jax.jit(lambda params, batch: model.bind(params)(batch))
 
 
 def sample_rows(vocab_rows: int, task_id: int) -> types.Batch:

@@ -40,6 +40,12 @@ FUNCTION_FIELDS = (
 )
 
 
+def same_function(one: T5Config, other: T5Config) -> bool:
+  """Tells whether two T5s compute the same from the same parameters."""
+  fields = (*FUNCTION_FIELDS, 'vocab_size')
+  return all(getattr(one, field) == getattr(other, field) for field in fields)
+
+
 def import_weights(
   name: str,
   target: str | pathlib.Path,

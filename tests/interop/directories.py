@@ -100,8 +100,9 @@ def mesh_tf_name(key):
     return f'{parts[0]}/rms_norm/scale'
   stack, _, block, _, layer, *rest = parts
   name = f'{stack}/block_{int(block):03}/layer_{int(layer):03}/{"/".join(rest)}'
-  if rest == ['layer_norm']:
-    return f'{name}/scale'
+  if rest == ['layer_norm']:  # under both of the names that there are
+    norm = 'rms_norm' if stack == 'decoder' else 'layer_norm'
+    return f'{name.removesuffix("layer_norm")}{norm}/scale'
   return f'{name}/kernel' if rest[0] == 'DenseReluDense' else name
 
 

@@ -1,7 +1,6 @@
 """Run directories with given parameters, as training leaves them."""
 
 import dataclasses
-import json
 import pathlib
 
 import numpy as np
@@ -79,6 +78,4 @@ def write(directory, method=None, *, gin=(), steps=(7,), **sizes):
       {},
       step=step,
     )
-  best = {'average': {'step': steps[-1], 'value': 1.0}}
-  (directory / 'checkpoints/best.json').write_text(json.dumps(best))
   return run, params

@@ -149,6 +149,14 @@ def a_t5_1_1_under_the_config_of_a_1_0():
   save_file(directories.tensors('1.1'), weights())
 
 
+def an_untied_t5_without_its_output():
+  content = directories.tensors('1.1')
+  del content['lm_head.weight']
+  save_file(content, weights())
+  values = directories.config_json('1.1')
+  pathlib.Path('hf/config.json').write_text(json.dumps(values))
+
+
 def not_a_number(value):
   value = value.copy()
   value[3, 5] = np.nan
@@ -232,6 +240,7 @@ CASES = {
   a_t5_1_1_under_the_config_of_a_1_0: (
     r'wi.weight.*unexpected: .*wi_0.weight.*published model is t5_1_1_small'
   ),
+  an_untied_t5_without_its_output: '1 missing: lm_head.weight',
   with_tensors(q=not_a_number): f'{Q} has 1 values that are infinite or not a',
   with_tensors(q=infinite): f'{Q} has 1 values that are infinite or not a',
   with_tensors(head=other_copy): 'lm_head.weight and shared.weight differ',
@@ -362,60 +371,6 @@ def test_quantised_weights_are_no_floats(capsys):
   content[Q] = content[Q].astype(jnp.float8_e4m3fn)
   directories.write_hf('hf', content=content)
   assert 'instead of one of float32, float16, bfloat16' in refused(capsys)
-
-
-class TestTheOriginals:
-  def test_a_missing_variable(self, capsys):
-    directories.write_mesh_tf('ckpt-5', leave_out=['shared/embedding'])
-    assert 'holds no T5: it has' in refused(capsys, 'ckpt-5')
-
-  def test_a_missing_layer(self, capsys):
-    name = directories.mesh_tf_name(Q)
-    directories.write_mesh_tf('ckpt-5', leave_out=[name])
-    assert f'1 missing: {name}' in refused(capsys, 'ckpt-5')
-
-  def test_a_truncated_data_file(self, capsys):
-    directories.write_mesh_tf('ckpt-5')
-    (data,) = pathlib.Path('.').glob('ckpt-5.data*')
-    data.write_bytes(data.read_bytes()[:-5000])
-    assert 'TensorFlow cannot read this checkpoint' in refused(capsys, 'ckpt-5')
-
-  def test_a_damaged_index_file(self, capsys):
-    directories.write_mesh_tf('ckpt-5')
-    pathlib.Path('ckpt-5.index').write_bytes(b'no table of TensorFlow' * 9)
-    assert 'TensorFlow cannot read this checkpoint' in refused(capsys, 'ckpt-5')
-
-  def test_several_checkpoints(self, capsys):
-    for step in (5, 6):
-      refusals.write(f'run/ckpt-{step}.index', 'x')
-    assert '2 checkpoints: ckpt-5, ckpt-6' in refused(capsys, 'run')
-
-  def test_a_missing_chunk_is_not_read_as_zeros(self, capsys):
-    path = directories.write_t5x('run/checkpoint_5')
-    chunk = path / 'target.encoder.layers_1.attention.query.kernel' / '0.1'
-    chunk.unlink()
-    said = refused(capsys, 'run')
-    assert 'query.kernel lacks 1 of 6 chunks' in said
-
-  def test_a_damaged_chunk(self, capsys):
-    path = directories.write_t5x('run/checkpoint_5')
-    chunk = path / 'target.encoder.layers_1.attention.query.kernel' / '0.1'
-    chunk.write_bytes(chunk.read_bytes()[:20])
-    assert 'query.kernel is damaged' in refused(capsys, 'run')
-
-  def test_a_missing_array(self, capsys):
-    path = directories.write_t5x('run/checkpoint_5')
-    shutil.rmtree(path / 'target.encoder.layers_1.attention.query.kernel')
-    assert '1 missing: encoder.layers_1.attention.query' in refused(
-      capsys, 'run'
-    )
-
-  def test_a_shape_that_needs_more_chunks_than_there_are(self, capsys):
-    path = directories.write_t5x('run/checkpoint_5')
-    file = path / 'target.encoder.encoder_norm.scale/.zarray'
-    values = json.loads(file.read_text())
-    file.write_text(json.dumps({**values, 'shape': [10**15]}))
-    assert 'scale lacks' in refused(capsys, 'run')
 
 
 def test_no_weights_at_all(capsys):

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
+import hypergrid_jax
 from hypergrid_jax import cli, configuration, tree_paths
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import editing, exporting, importing, trained
@@ -15,12 +16,15 @@ from hypergrid_jax.methods.hyperformer import HyperFormerConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model
 from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.tasks import definitions
 from tests import refusals
 from tests.interop import runs
+from tests.tasks import tiny_rows
 
 pytestmark = pytest.mark.usefixtures('compile_quickly')
 
-CONFIG = T5Config(**runs.SIZES, vocab_size=50, dtype='float32')
+SIZES = {**runs.SIZES, 'num_layers': 2, 'num_decoder_layers': 1}
+CONFIG = T5Config(**SIZES, vocab_size=50, dtype='float32')
 METHODS = {
   'gates': HyperGridConfig(grid_rows=4, grid_cols=3, state='task'),
   'adapters': AdaptersConfig(reduction_factor=4),
@@ -28,6 +32,7 @@ METHODS = {
   'seeds': HyperFormerConfig(variant='per_position', reduction_factor=4),
   'conditional': CAMTLConfig(window=5, max_length=40),
 }
+SMALLER = ('T5Config.num_layers=1', 'T5Config.num_decoder_layers=1')
 OLD = {'a': 0, 'b': 1, 'c': 2}
 NEW = {'c': 0, 'x': 1, 'a': 2, 'y': 3, 'z': 4}
 
@@ -41,7 +46,7 @@ def task_axes(model):
   return {path: a.index('tasks') for path, a in axes.items() if 'tasks' in a}
 
 
-@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('name', ['gates', 'adapters'])  # axes 0 and 1
 def test_every_task_takes_its_parameters_along(name):
   old, new = build(METHODS[name], OLD), build(METHODS[name], NEW)
   params = runs.noisy(old)
@@ -67,7 +72,11 @@ def test_every_task_takes_its_parameters_along(name):
       )
 
 
-@pytest.mark.parametrize('name', METHODS)
+# With all methods it takes more than ten seconds.
+REST = [pytest.param(n, marks=pytest.mark.slow) for n in ('adapters', 'seeds')]
+
+
+@pytest.mark.parametrize('name', ['gates', 'generated', 'conditional', *REST])
 def test_old_tasks_keep_every_bit_of_their_outputs(name):
   old, new = build(METHODS[name], OLD), build(METHODS[name], NEW)
   params = runs.noisy(old)
@@ -163,13 +172,15 @@ class TestAverage:
 @pytest.fixture
 def run_dir(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  runs.write('run', METHODS['gates'])
+  for name in (*runs.TASKS, 'glue_mrpc'):
+    tiny_rows.write_jsonl(tmp_path, definitions.definition(name))
+  source = f'data.source=files:{tmp_path}'
+  runs.write('run', METHODS['gates'], gin=[source, *SMALLER])
   return 'run'
 
 
+@pytest.mark.slow  # loads TensorFlow and compiles two models for decoding
 def test_a_task_is_added_and_the_run_predicts_the_same(run_dir):
-  import hypergrid_jax
-
   arguments = ['edit', '--model_dir=run', '--to=more', '--like=glue_rte']
   assert cli.main([*arguments, '--add_tasks=glue_mrpc']) == 0
   names = {path.name for path in pathlib.Path('more').iterdir()}

@@ -145,8 +145,8 @@ def test_a_t5x_directory_with_one_checkpoint_and_bfloat16(tmp_path):
     np.testing.assert_array_equal(found.params[path], expected, err_msg=path)
 
 
-@pytest.mark.parametrize('name', hf.CASES)
-def test_added_rows_never_win(name, tmp_path):
+def test_added_rows_never_win(tmp_path):
+  name = '1.1'  # has rows in two tables
   source = directories.write_hf(tmp_path / 'hf', name)
   exact = run_import(source, f'--vocab_rows={ROWS}', target='exact')
   padded = run_import(source, target='padded')
