@@ -132,6 +132,30 @@ def table(cells: dict) -> str:
   return '\n'.join(lines)
 
 
+def summary(cells: dict) -> str:
+  """HyperGrid's memory per chip as Markdown: a size a line, a slice a column."""
+  lines = [
+    f'| GiB per chip | {" | ".join(SLICES)} |',
+    f'|---|{"---:|" * len(SLICES)}',
+  ]
+  for model, name in MODELS.items():
+    found = [cells.get(f'{model}-hypergrid-{slice_}') for slice_ in SLICES]
+    sizes = [
+      _size(cell, model, s) for cell, s in zip(found, SLICES, strict=True)
+    ]
+    lines.append(f'| {name} | {" | ".join(sizes)} |')
+  return '\n'.join(lines)
+
+
+def _size(cell, model, slice_) -> str:
+  if cell is None:
+    return ''
+  if not cell['train']['fits']:
+    return 'too large'
+  changed = ' *' if (model, slice_) in SETTINGS else ''
+  return f'{cell["train"]["needed"] / GIB:.2f}{changed}'
+
+
 def _row(model, slice_, gated, plain) -> str:
   mesh = ' x '.join(
     f'{axis} {size}' for axis, size in gated['mesh'].items() if size > 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 import jax
 
@@ -40,8 +41,22 @@ class StepProgram:
     Of the largest batch, as the compiler says; None where it does not.
     """
     found = [one.memory_analysis() for one in self.compiled.values()]
-    sizes = [one.temp_size_in_bytes for one in found if one is not None]
+    sizes = [temporary_bytes(one) for one in found if one is not None]
     return max(sizes, default=None)
+
+
+def temporary_bytes(stats: Any) -> int:
+  """Bytes beside inputs and outputs when a program needs most.
+
+  Args:
+    stats: from `jax.stages.Compiled.memory_analysis`.
+  """
+  if not stats.peak_memory_in_bytes:
+    return stats.temp_size_in_bytes
+  # The size of all temporaries counts those that are never there together.
+  outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
+  inputs = stats.argument_size_in_bytes
+  return max(stats.peak_memory_in_bytes - inputs - outputs, 0)
 
 
 def lower_step(

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from hypergrid_jax import partitioning
+from hypergrid_jax import partitioning, step_program
 from hypergrid_jax.precompiling import (
   collectives,
   hlo_costs,
@@ -151,13 +151,13 @@ def _memory(stats, held: Mapping[str, int]) -> dict[str, int]:
   """Bytes by kind at the moment when the program needs most."""
   inputs = stats.argument_size_in_bytes
   outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
-  # The size of all temporaries counts those that are never there together.
-  temporaries = stats.peak_memory_in_bytes - inputs - outputs
   return {
     **held,
     'batch, and padding of inputs': inputs - sum(held.values()),
     'outputs that reuse no input': outputs,
-    'activations, gradients and other temporaries': max(temporaries, 0),
+    'activations, gradients and other temporaries': (
+      step_program.temporary_bytes(stats)
+    ),
     'program': stats.generated_code_size_in_bytes,
   }
 

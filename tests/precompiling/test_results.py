@@ -7,13 +7,16 @@ import pytest
 
 from benchmarks import precompile
 
-PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'precompile.md'
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE = ROOT / 'docs' / 'precompile.md'
+README = ROOT / 'README.md'
 CELLS = precompile.results()
 FITTING = sorted(name for name, cell in CELLS.items() if cell['train']['fits'])
 
 
 def test_the_page_has_the_table():
   assert precompile.table(CELLS) in PAGE.read_text()
+  assert precompile.summary(CELLS) in README.read_text()
 
 
 def test_every_size_fits_on_a_slice_with_and_without_hypergrid():
