@@ -3,10 +3,10 @@
   python benchmarks/precompile.py            compiles what is not there yet
   python benchmarks/precompile.py --table    prints the table as Markdown
 
-Every cell is one `hypergrid precompile` of 128 packed rows of 512 tokens, in a
-process of its own, and one file under benchmarks/results/precompile/, so that a
-stopped run goes on. All together are benchmarks/results/precompile.json.
-The numbers are the compiler's; nothing is measured on a TPU.
+Every cell is one `hypergrid precompile --quick` of 128 packed rows of 512
+tokens, in a process of its own. It is kept in benchmarks/results/ at once, so
+that a stopped run goes on. The numbers are the compiler's; nothing is measured
+on a TPU.
 """
 
 import argparse
@@ -15,10 +15,12 @@ import json
 import pathlib
 import subprocess
 import sys
+import tempfile
+
+from hypergrid_jax import atomic_files
 
 ROOT = pathlib.Path(__file__).parent.parent
-RESULTS = ROOT / 'benchmarks' / 'results'
-CELLS = RESULTS / 'precompile'
+RESULTS = ROOT / 'benchmarks' / 'results' / 'precompile.json'
 GIB = 2**30
 
 MODELS = {'base': 'base', 'large': 'large', '3b': '3B', '11b': '11B'}
@@ -62,16 +64,35 @@ def main() -> int:
     )
     for slice_, model, method in cells:
       compile_cell(model, method, slice_)
-    merge()
-  print(table(json.loads((RESULTS / 'precompile.json').read_text())))
+  print(table(results()))
   return 0
 
 
+def results() -> dict:
+  """All cells that are there, by name."""
+  return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
 def compile_cell(model: str, method: str, slice_: str) -> None:
-  """Compiles one cell, unless it is there."""
-  file = CELLS / f'{model}-{method}-{slice_}.json'
-  if file.exists():
+  """Compiles one cell, unless it is there, and keeps it."""
+  name = f'{model}-{method}-{slice_}'
+  if name in results():
     return
+  with tempfile.TemporaryDirectory() as directory:
+    file = pathlib.Path(directory) / 'cell.json'
+    failed = _compile(model, method, slice_, file)
+    if failed:
+      print(name, failed)
+      return
+    cells = {**results(), name: json.loads(file.read_text())}
+  RESULTS.parent.mkdir(exist_ok=True)
+  atomic_files.write_text(RESULTS, json.dumps(cells, indent=1) + '\n')
+  fits = cells[name]['train']['fits']
+  print(name, 'fits' if fits else 'does not fit', flush=True)
+
+
+def _compile(model, method, slice_, file) -> str:
+  """Has one cell written to a file; returns what went wrong."""
   mesh, gated = SLICES[slice_]
   names = (
     f'models/t5_1_0_{model}',
@@ -93,19 +114,8 @@ def compile_cell(model: str, method: str, slice_: str) -> None:
       command, cwd=ROOT, timeout=TIMEOUT, capture_output=True, text=True
     )
     if file.exists():
-      print(file.stem, 'fits' if done.returncode == 0 else 'does not fit')
-      return
-  print(file.stem, f'failed with {done.returncode}:', done.stderr[-2000:])
-
-
-def merge() -> None:
-  """Writes all cells that are there into one file."""
-  cells = {
-    path.stem: json.loads(path.read_text())
-    for path in sorted(CELLS.glob('*.json'))
-  }
-  text = json.dumps(cells, indent=1)
-  (RESULTS / 'precompile.json').write_text(text + '\n')
+      return ''
+  return f'failed with {done.returncode}: {done.stderr[-2000:]}'
 
 
 def table(cells: dict) -> str:

@@ -94,6 +94,8 @@ def _train(run, model_dir, config_text, fresh, console, preempted):
     agreement.of_first(
       lambda: run_directory.write(setup.directory, config_text, facts)
     )
+    written = agreement.of_first(lambda: run_directory.digest(setup.directory))
+    agreement.of_all(lambda: run_directory.wait_for(setup.directory, written))
     summary.show(facts, setup.notes, console=console)
   checkpoints = checkpoint_lib.Checkpointer(
     setup.directory,

@@ -6,12 +6,15 @@ refused; `fresh` moves it aside.
 """
 
 from collections.abc import Mapping
+import hashlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import re
+import socket
+import time
 from typing import Any
 
 from hypergrid_jax import atomic_files, errors, predictions, tree_paths
@@ -29,6 +32,7 @@ PACKAGES = (
   'tensorflow-datasets',
   'sentencepiece',
 )
+_SEEN_SECONDS = 60  # for caches of network file systems to notice a file
 _RUN_FILES = ('run.json', 'checkpoints')
 TOKENS = 'tokens'  # the token store of a run without --token_dir
 
@@ -109,6 +113,42 @@ def write(
   atomic_files.write_text(directory / 'config.gin', [config])
   text = predictions.to_json(facts, indent=2)
   atomic_files.write_text(directory / 'run.json', [text, '\n'])
+
+
+def digest(directory: str | os.PathLike[str]) -> str | None:
+  """Returns what tells one run.json from another; None where there is none."""
+  try:
+    content = pathlib.Path(directory, 'run.json').read_bytes()
+  except FileNotFoundError:
+    return None
+  return hashlib.sha256(content).hexdigest()
+
+
+def wait_for(
+  directory: str | os.PathLike[str],
+  written: str,
+  *,
+  timeout_seconds: float = _SEEN_SECONDS,
+) -> None:
+  """Waits until the run.json that another host has written is seen here.
+
+  Args:
+    directory: of the run.
+    written: its `digest` there.
+    timeout_seconds: how long a shared file system may take.
+
+  Raises:
+    UserError: it is not seen; the directory is not shared.
+  """
+  deadline = time.monotonic() + timeout_seconds
+  while digest(directory) != written:
+    if time.monotonic() > deadline:
+      raise errors.UserError(
+        f'{socket.gethostname()} does not see the run.json that process 0 has'
+        f' written to {directory}. --model_dir must name one directory that all'
+        ' hosts share: a mounted bucket, or NFS.'
+      )
+    time.sleep(0.1)
 
 
 def read_facts(directory: str | os.PathLike[str]) -> dict[str, Any]:

@@ -117,12 +117,12 @@ SST2_FILES = {
   'UTF-16': ('validation.jsonl', SST2.encode('utf-16'), [':1', 'not UTF-8']),
   'a gzip file cut off': (
     'validation.jsonl.gz',
-    gzip.compress(SST2.encode() * 9)[:-9],
+    gzip.compress(SST2.encode() * 9, mtime=0)[:-9],
     ['validation.jsonl.gz', 'damaged or cut off'],
   ),
   'a gzip file with a wrong checksum': (
     'validation.jsonl.gz',
-    gzip.compress(SST2.encode())[:-8] + bytes(8),
+    gzip.compress(SST2.encode(), mtime=0)[:-8] + bytes(8),
     ['validation.jsonl.gz', 'damaged'],
   ),
   'a .gz file that is no gzip': (
@@ -132,7 +132,7 @@ SST2_FILES = {
   ),
   'gzip without .gz': (
     'validation.jsonl',
-    gzip.compress(SST2.encode()),
+    gzip.compress(SST2.encode(), mtime=0),
     [':1', 'not UTF-8'],
   ),
   'an empty file': ('validation.jsonl', '', ['no rows']),

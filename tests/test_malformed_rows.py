@@ -182,7 +182,7 @@ def test_a_file_of_rows(capsys, case):
     ('rows.csv', 'task,inputs\n', 'rows.csv: expected a file of JSON lines'),
     (
       'rows.jsonl.gz',
-      gzip.compress(json.dumps(GOOD).encode())[:-6],
+      gzip.compress(json.dumps(GOOD).encode(), mtime=0)[:-6],
       'rows.jsonl.gz:1: the gzip data are damaged',
     ),
     ('rows.jsonl/x', '', 'rows.jsonl: this file of rows is a directory'),

@@ -39,7 +39,10 @@ VOCABULARIES = {
   ),
   'a model without its last byte': (SAMPLE_MODEL[:-1], 'not a SentencePiece'),
   'a model with bytes before it': (b'\0\0' + SAMPLE_MODEL, 'not a Sentence'),
-  'a compressed model': (gzip.compress(SAMPLE_MODEL), 'not a SentencePiece'),
+  'a compressed model': (
+    gzip.compress(SAMPLE_MODEL, mtime=0),
+    'not a SentencePiece',
+  ),
 }
 
 

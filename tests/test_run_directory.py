@@ -96,6 +96,17 @@ def test_an_address_is_no_directory(name):
   run_directory.check_address('--token_dir', '/gcs/bucket/run')
 
 
+def test_a_run_that_another_host_wrote_has_to_be_seen(tmp_path):
+  start(tmp_path / 'there')
+  start(tmp_path / 'here')
+  written = run_directory.digest(tmp_path / 'there')
+  run_directory.wait_for(tmp_path / 'there', written)
+  (tmp_path / 'here/run.json').write_text('{}')
+  for place in ('here', 'nowhere'):
+    with pytest.raises(UserError, match=f'does not see .*{place}.* share'):
+      run_directory.wait_for(tmp_path / place, written, timeout_seconds=0.2)
+
+
 def test_versions_name_what_results_depend_on():
   found = run_directory.versions()
   assert set(found) >= {'python', 'jax', 'flax', 't5', 'seqio'}

@@ -58,7 +58,9 @@ def test_a_test_split_may_be_without_targets(tmp_path):
 
 def test_files_of_a_split_are_read_one_after_the_other(tmp_path):
   (tmp_path / 'more.csv.gz').write_bytes(
-    gzip.compress(b'stars,title,body\n5,"A ""quoted"" one","two\nlines"\n')
+    gzip.compress(
+      b'stars,title,body\n5,"A ""quoted"" one","two\nlines"\n', mtime=0
+    )
   )
   toml = TOML.replace("'train.jsonl'", "['more.csv.gz', 'train.jsonl']")
   found = [row['inputs'] for row in read(tmp_path, toml=toml)]
