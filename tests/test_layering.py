@@ -192,7 +192,6 @@ MAY_IMPORT = {
   'interop.editing': (
     'checkpoint*',
     'corpus',
-    'inference',
     'interop.*',
     'model',
     'run_setup',

@@ -20,7 +20,6 @@ from hypergrid_jax import (
   checkpoint_stream,
   corpus,
   errors,
-  inference,
   run_setup,
   tree_paths,
 )
@@ -73,11 +72,11 @@ def edit(
       data of the changed run cannot be read. Nothing is written.
   """
   atomic_files.check_is_free(target)
-  old_tasks = inference.tasks_of_run(run, model_dir)
+  model = run_files.model_of(run, directory=str(model_dir))
+  old_tasks = corpus.task_names(run.data.mixture)
   mixture = changed_mixture(tuple(old_tasks), run.data.mixture, change)
   data = dataclasses.replace(run.data, mixture=mixture)
   new_run = dataclasses.replace(run, data=data)
-  model = run_files.model_of(run, directory=str(model_dir))
   new_model = run_files.model_of(new_run, directory=str(model_dir))
   old_ids = corpus.task_ids(run.data.mixture)
   new_ids = corpus.task_ids(mixture)

@@ -185,6 +185,8 @@ def test_a_task_is_added_and_the_run_predicts_the_same(run_dir):
   assert cli.main([*arguments, '--add_tasks=glue_mrpc']) == 0
   names = {path.name for path in pathlib.Path('more').iterdir()}
   assert names == {'checkpoints', 'config.gin', 'run.json', 'tokens'}
+  run = configuration.parse(['more/config.gin'])
+  assert run.data.mixture == (*runs.TASKS, 'glue_mrpc')
   old, new = (hypergrid_jax.load(name) for name in ('run', 'more'))
   rows = [
     {'task': 'glue_rte', 'inputs': 'rte sentence1: A. sentence2: B.'},
