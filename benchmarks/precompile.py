@@ -133,7 +133,7 @@ def table(cells: dict) -> str:
 
 
 def summary(cells: dict) -> str:
-  """HyperGrid's memory per chip as Markdown: a size a line, a slice a column."""
+  """HyperGrid's memory per chip as Markdown: a line for each size."""
   lines = [
     f'| GiB per chip | {" | ".join(SLICES)} |',
     f'|---|{"---:|" * len(SLICES)}',

@@ -4,19 +4,12 @@ Nothing but argparse is loaded here; what a verb does stands in `verbs`.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import re
 import typing
 
 import hypergrid_jax
-from hypergrid_jax import errors, verbs, weight_arguments
-
-_BINDINGS_HELP = (
-  'Anything in the configuration can be set as NAME=VALUE, or as\n'
-  '--gin.NAME=VALUE; a bare word is a string.'
-)
-_SOURCE_HELP = "'sample' (bundled), 'tfds', or 'files:DIR'"
-_VOCAB_HELP = "a SentencePiece model, 'sample' or 'bytes'"
+from hypergrid_jax import errors, shared_flags, verbs, weight_arguments
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,134 +94,39 @@ def _make_parser() -> _Parser:
   _add_tokenize(added)
   _add_precompile(added)
   _add_tasks(added)
-  weight_arguments.add(added, _add_verb, _add_data_flags)
+  weight_arguments.add(added)
   _add_doctor(added)
   return parser
 
 
-def _add_verb(
-  added,
-  name: str,
-  run: Callable[[argparse.Namespace], int],
-  *,
-  text: str,
-  example: str,
-  flags: bool = False,
-  epilog: str = '',
-) -> _Parser:
-  """Adds a verb; with `flags` it takes bindings too."""
-  parser = added.add_parser(
-    name,
-    help=text,
-    description=f'{text[0].upper()}{text[1:]}.',
-    epilog=f'{epilog}\n\nexample:\n  {example}'.lstrip(),
-  )
-  parser.set_defaults(run=run, flags=flags, parser=parser)
-  return parser
-
-
-def _add_data_flags(parser, *, default=None):
-  _add_source_flag(parser, default=default)
-  parser.add_argument(
-    '--vocab', metavar='PATH', default=default, help=_VOCAB_HELP
-  )
-  parser.add_argument(
-    '--token_dir',
-    metavar='DIR',
-    help='where tokenised data are kept, to share them between runs',
-  )
-
-
-def _add_source_flag(parser, *, default=None):
-  parser.add_argument(
-    '--data_source', metavar='SOURCE', default=default, help=_SOURCE_HELP
-  )
-  parser.add_argument(
-    '--task_file',
-    action='append',
-    metavar='FILE',
-    help='a TOML file, Python file or module with tasks of your own; may be'
-    ' repeated',
-  )
-
-
-def _add_run_flags(parser):
-  """Adds the flags that name a run which need not exist yet."""
-  _add_gin_flag(parser)
-  parser.add_argument(
-    '--model_dir',
-    metavar='DIR',
-    help='the run; default runs/NAME for FILE NAME.gin',
-  )
-  _add_data_flags(parser)
-
-
-def _add_gin_flag(parser):
-  parser.add_argument(
-    '--gin_file',
-    action='append',
-    required=True,
-    metavar='FILE',
-    help='may be repeated; looked for here, then among the installed ones',
-  )
-
-
-def _add_process_flags(parser):
-  """Adds the flags that connect the processes of one run."""
-  group = parser.add_argument_group(
-    'several processes',
-    'The same command on every host; all see one --model_dir.',
-  )
-  group.add_argument(
-    '--distributed',
-    default='auto',
-    metavar='auto|slurm|tpu|off',
-    help='how to find the others; auto asks SLURM or the TPU, where there is'
-    ' one',
-  )
-  group.add_argument(
-    '--coordinator',
-    metavar='HOST:PORT',
-    help='process 0, to say it oneself; PORT and the next one must be free',
-  )
-  group.add_argument('--num_processes', type=_positive, metavar='N')
-  group.add_argument('--process_id', type=int, metavar='I', help='from 0')
-  group.add_argument(
-    '--start_timeout',
-    type=_positive,
-    default=300,
-    metavar='SECONDS',
-    help='how long to wait for the others; 300',
-  )
-
-
 def _add_train(added):
-  parser = _add_verb(
+  parser = shared_flags.add_verb(
     added,
     'train',
     verbs.train,
     text='train, or go on training, and evaluate',
     example='hypergrid train --gin_file=gin/runs/quickstart.gin train.seed=1',
-    epilog=f'Goes on when DIR holds the same run.\n\n{_BINDINGS_HELP}',
+    epilog='Goes on when DIR holds the same run.\n\n'
+    f'{shared_flags.BINDINGS_HELP}',
     flags=True,
   )
-  _add_run_flags(parser)
+  shared_flags.add_run_flags(parser)
   parser.add_argument(
     '--fresh',
     action='store_true',
     help='move what DIR holds aside and start anew',
   )
-  _add_process_flags(parser)
+  shared_flags.add_process_flags(parser)
 
 
 def _add_eval(added):
-  parser = _add_verb(
+  parser = shared_flags.add_verb(
     added,
     'eval',
     verbs.evaluate,
     text='evaluate checkpoints of a run: metrics, predictions, table',
     example='hypergrid eval --model_dir=runs/quickstart --tasks=glue_sst2',
-    epilog=_BINDINGS_HELP,
+    epilog=shared_flags.BINDINGS_HELP,
     flags=True,
   )
   parser.add_argument(
@@ -236,24 +134,27 @@ def _add_eval(added):
   )
   parser.add_argument(
     '--step',
-    type=_step_or_all,
+    type=shared_flags.step_or_all,
     default='best',
     metavar='N|best|best:TASK|all',
     help='which checkpoints; default best, by the average',
   )
   parser.add_argument('--split', help='validation, test or train')
   parser.add_argument(
-    '--tasks', type=_names, metavar='A,B', help='default: all of the mixture'
+    '--tasks',
+    type=shared_flags.names,
+    metavar='A,B',
+    help='default: all of the mixture',
   )
   parser.add_argument(
-    '--limit', type=_positive, metavar='N', help='examples per task'
+    '--limit', type=shared_flags.positive, metavar='N', help='examples per task'
   )
-  _add_data_flags(parser)
-  _add_process_flags(parser)
+  shared_flags.add_data_flags(parser)
+  shared_flags.add_process_flags(parser)
 
 
 def _add_predict(added):
-  parser = _add_verb(
+  parser = shared_flags.add_verb(
     added,
     'predict',
     verbs.predict,
@@ -262,7 +163,7 @@ def _add_predict(added):
     ' --output answers.jsonl',
     epilog='A row is {"task": NAME, "fields": {...}} or\n'
     '{"task": NAME, "inputs": TEXT}, with an "id" if wanted.\n\n'
-    f'{_BINDINGS_HELP}',
+    f'{shared_flags.BINDINGS_HELP}',
     flags=True,
   )
   parser.add_argument(
@@ -276,7 +177,7 @@ def _add_predict(added):
   )
   parser.add_argument(
     '--step',
-    type=_step,
+    type=shared_flags.step,
     default='best',
     metavar='N|best|best:TASK',
     help='which checkpoint; default best, by the average',
@@ -287,27 +188,27 @@ def _add_predict(added):
   parser.add_argument(
     '--overwrite', action='store_true', help='replace an output that is there'
   )
-  _add_data_flags(parser)
-  _add_process_flags(parser)
+  shared_flags.add_data_flags(parser)
+  shared_flags.add_process_flags(parser)
 
 
 def _add_tokenize(added):
-  parser = _add_verb(
+  parser = shared_flags.add_verb(
     added,
     'tokenize',
     verbs.tokenize,
     text='build the token stores of a run, and say what is in them',
     example='hypergrid tokenize --gin_file=gin/runs/quickstart.gin'
     ' --token_dir=tokens',
-    epilog=_BINDINGS_HELP,
+    epilog=shared_flags.BINDINGS_HELP,
     flags=True,
   )
-  _add_run_flags(parser)
+  shared_flags.add_run_flags(parser)
   parser.add_argument('--test', action='store_true', help='the test splits too')
 
 
 def _add_precompile(added):
-  parser = _add_verb(
+  parser = shared_flags.add_verb(
     added,
     'precompile',
     verbs.precompile,
@@ -316,10 +217,10 @@ def _add_precompile(added):
     ' --vocab=t5.model --topology=v5e:2x4',
     epilog='Needs neither data nor a TPU, only its compiler: the extra tpu.\n'
     'Exit code 1 when a step does not fit; changes that make it fit are tried\n'
-    f'then.\n\n{_BINDINGS_HELP}',
+    f'then.\n\n{shared_flags.BINDINGS_HELP}',
     flags=True,
   )
-  _add_gin_flag(parser)
+  shared_flags.add_gin_flag(parser)
   parser.add_argument(
     '--topology',
     required=True,
@@ -329,7 +230,7 @@ def _add_precompile(added):
   )
   parser.add_argument(
     '--slices',
-    type=_positive,
+    type=shared_flags.positive,
     metavar='N',
     help='how many such slices; default mesh.slices',
   )
@@ -347,11 +248,11 @@ def _add_precompile(added):
   parser.add_argument(
     '--json', metavar='FILE', help='write all numbers there, too'
   )
-  _add_data_flags(parser)
+  shared_flags.add_data_flags(parser)
 
 
 def _add_tasks(added):
-  parser = _add_verb(
+  parser = shared_flags.add_verb(
     added,
     'tasks',
     verbs.list_tasks,
@@ -361,15 +262,15 @@ def _add_tasks(added):
   actions = parser.add_subparsers(
     dest='action', metavar='ACTION', required=True
   )
-  listing = _add_verb(
+  listing = shared_flags.add_verb(
     actions,
     'list',
     verbs.list_tasks,
     text='list the tasks and what a data source has of them',
     example='hypergrid tasks list --data_source=files:DIR',
   )
-  _add_source_flag(listing, default='sample')
-  show = _add_verb(
+  shared_flags.add_source_flag(listing, default='sample')
+  show = shared_flags.add_verb(
     actions,
     'show',
     verbs.show_task,
@@ -379,7 +280,7 @@ def _add_tasks(added):
   show.add_argument('name', metavar='NAME', help='of the task')
   show.add_argument('--split', help='default: the one evaluated, if there')
   _add_page_flags(show, num=3)
-  check = _add_verb(
+  check = shared_flags.add_verb(
     actions,
     'check',
     verbs.check_task,
@@ -398,7 +299,7 @@ def _add_page_flags(parser, *, num: int):
   """Adds the flags of what prints examples of tasks."""
   parser.add_argument(
     '--num',
-    type=_positive,
+    type=shared_flags.positive,
     default=num,
     metavar='N',
     help=f'of examples of a split to print; {num}',
@@ -406,15 +307,15 @@ def _add_page_flags(parser, *, num: int):
   for side in ('inputs', 'targets'):
     parser.add_argument(
       f'--{side}_length',
-      type=_positive,
+      type=shared_flags.positive,
       metavar='N',
       help=f'tokens that {side} are cut to; default as in training',
     )
-  _add_data_flags(parser, default='sample')
+  shared_flags.add_data_flags(parser, default='sample')
 
 
 def _add_doctor(added):
-  parser = _add_verb(
+  parser = shared_flags.add_verb(
     added,
     'doctor',
     verbs.doctor,
@@ -423,24 +324,7 @@ def _add_doctor(added):
     epilog='Exit code 0 when everything needed is there, 1 otherwise.',
   )
   parser.add_argument(
-    '--data_source', metavar='SOURCE', help=f'check this too: {_SOURCE_HELP}'
+    '--data_source',
+    metavar='SOURCE',
+    help=f'check this too: {shared_flags.SOURCE_HELP}',
   )
-
-
-def _step(text: str) -> int | str:
-  return text if text.partition(':')[0] == 'best' else int(text)
-
-
-def _step_or_all(text: str) -> int | str:
-  return text if text == 'all' else _step(text)
-
-
-def _names(text: str) -> tuple[str, ...]:
-  return tuple(name.strip() for name in text.split(',') if name.strip())
-
-
-def _positive(text: str) -> int:
-  value = int(text)
-  if value < 1:
-    raise ValueError(text)
-  return value

@@ -1,33 +1,25 @@
 """The flags of the verbs that bring weights in and out; see `arguments`."""
 
-import argparse
-from collections.abc import Callable
 import re
 
-from hypergrid_jax import verbs
+from hypergrid_jax import shared_flags, verbs
 
 _UNITS = {'': 1, 'KB': 10**3, 'MB': 10**6, 'GB': 10**9}
 
 
-def add(
-  added,
-  add_verb: Callable[..., argparse.ArgumentParser],
-  add_data_flags: Callable[[argparse.ArgumentParser], None],
-) -> None:
+def add(added) -> None:
   """Adds the verbs import, export and edit.
 
   Args:
     added: the subparsers of the command.
-    add_verb: adds one, see `arguments`.
-    add_data_flags: adds the flags that every verb with a run has.
   """
-  _add_import(added, add_verb, add_data_flags)
-  _add_export(added, add_verb, add_data_flags)
-  _add_edit(added, add_verb, add_data_flags)
+  _add_import(added)
+  _add_export(added)
+  _add_edit(added)
 
 
-def _add_import(added, add_verb, add_data_flags):
-  parser = add_verb(
+def _add_import(added):
+  parser = shared_flags.add_verb(
     added,
     'import',
     verbs.import_weights,
@@ -54,11 +46,11 @@ def _add_import(added, add_verb, add_data_flags):
     '--gin_file', action='append', metavar='FILE', help='of a run to prepare'
   )
   _add_rows_flag(parser, 'default the next multiple of 128')
-  add_data_flags(parser)
+  shared_flags.add_data_flags(parser)
 
 
-def _add_export(added, add_verb, add_data_flags):
-  parser = add_verb(
+def _add_export(added):
+  parser = shared_flags.add_verb(
     added,
     'export',
     verbs.export_weights,
@@ -81,11 +73,11 @@ def _add_export(added, add_verb, add_data_flags):
     help='of a file of tensors, such as 300MB; default 5GB',
   )
   _add_rows_flag(parser, 'default all, or as many as were imported')
-  add_data_flags(parser)
+  shared_flags.add_data_flags(parser)
 
 
-def _add_edit(added, add_verb, add_data_flags):
-  parser = add_verb(
+def _add_edit(added):
+  parser = shared_flags.add_verb(
     added,
     'edit',
     verbs.edit,
@@ -119,7 +111,7 @@ def _add_edit(added, add_verb, add_data_flags):
     action='store_true',
     help='change nothing else: a copy with the parameters alone',
   )
-  add_data_flags(parser)
+  shared_flags.add_data_flags(parser)
 
 
 def _add_run_flags(parser):
