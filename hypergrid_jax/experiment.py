@@ -194,14 +194,12 @@ def _start_state(setup, checkpoints, console) -> state_lib.TrainState:
 def _train_and_evaluate(
   setup, loader, checkpoints, state, console, preempted
 ) -> results_lib.Results | None:
-  """Runs the loop with its callbacks; returns the last evaluation."""
-  config = setup.run.train
-  start, last = int(state.step), None
-  learning_rate = setup.run.schedule.schedule()
+  """Compiles the step, runs the loop, and returns the last evaluation."""
+  config, start = setup.run.train, int(state.step)
   with preempted.unattended('compiling'):
     program = step_program.compile_step(setup, loader)
   console.print(summary.program_line(program), markup=False, highlight=False)
-
+  rows = program.rows
   with contextlib.ExitStack() as stack:
     recorder = stack.enter_context(
       contextlib.closing(_recorder(setup.directory, start))
@@ -212,49 +210,25 @@ def _train_and_evaluate(
         loader,
         start,
         config.num_steps,
-        parts=program.rows.parts,
-        num_parts=program.rows.num_parts,
+        parts=rows.parts,
+        num_parts=rows.num_parts,
       )
     )
-    meter = Meter(batches, share=program.rows.share)
     bar = stack.enter_context(
       progress.bar(console, 'training', config.num_steps, done=start)
     )
-
-    def evaluate(step, state):
-      nonlocal last
-      checkpoints.wait()
-      with preempted.unattended(f'the evaluation of step {step}'):
-        last = _evaluate_params(setup, step, state.params, console)
-        _keep_best(checkpoints, last, per_task=config.keep_best_per_task)
-        for name, scores in last.scores.items():
-          recorder.scalars(step, scores, prefix=f'eval/{name}/')
-        recorder.scalars(step, last.averages, prefix='eval/average/')
-        processes.together('evaluated')
-
-    def log(step, values):
-      values = {
-        **values,
-        'learning_rate': float(learning_rate(step - 1)),
-        **meter.take(),
-      }
-      recorder.log(step, values)
-      bar.update(
-        step,
-        f'loss {values["loss"]:.3f}'
-        f' {values["tokens_per_second"]:,.0f} tokens/s',
-      )
-
+    meter = Meter(batches, share=rows.share)
+    hooks = _Hooks(setup, checkpoints, recorder, meter, bar, preempted, console)
     state = train_lib.train(
       config,
       state,
       step_fn=program.step,
       batches=meter,
-      place=program.rows.place,
+      place=rows.place,
       tasks=setup.corpus.task_names,
-      save=lambda step, state: checkpoints.save(step, state, {}),
-      evaluate=evaluate,
-      log=log,
+      save=hooks.save,
+      evaluate=hooks.evaluate,
+      log=hooks.log,
       due=checkpoint_times.CheckpointTimes(
         start,
         steps=config.checkpoint_period,
@@ -266,10 +240,59 @@ def _train_and_evaluate(
     if done < config.num_steps:
       checkpoints.wait()
       raise preemption.Preempted(f'step {done}')
-    if last is None:  # the run had ended before, perhaps killed right after
-      evaluate(done, state)
-  console.print(_table(setup, last))
-  return last
+    if hooks.last is None:  # the run had ended before, perhaps killed after
+      hooks.evaluate(done, state)
+  console.print(_table(setup, hooks.last))
+  return hooks.last
+
+
+class _Hooks:
+  """What the loop calls.
+
+  Attributes:
+    last: the last evaluation.
+  """
+
+  def __init__(
+    self, setup, checkpoints, recorder, meter, bar, preempted, console
+  ):
+    self.last: results_lib.Results | None = None
+    self._setup = setup
+    self._checkpoints = checkpoints
+    self._recorder = recorder
+    self._meter = meter
+    self._bar = bar
+    self._preempted = preempted
+    self._console = console
+    self._learning_rate = setup.run.schedule.schedule()
+
+  def save(self, step, state):
+    self._checkpoints.save(step, state, {})
+
+  def evaluate(self, step, state):
+    # Then a signal finds everything on the disk, however long it takes.
+    self._checkpoints.wait()
+    with self._preempted.unattended(f'the evaluation of step {step}'):
+      found = _evaluate_params(self._setup, step, state.params, self._console)
+      per_task = self._setup.run.train.keep_best_per_task
+      _keep_best(self._checkpoints, found, per_task=per_task)
+      for name, scores in found.scores.items():
+        self._recorder.scalars(step, scores, prefix=f'eval/{name}/')
+      self._recorder.scalars(step, found.averages, prefix='eval/average/')
+      processes.together('evaluated')
+    self.last = found
+
+  def log(self, step, values):
+    values = {
+      **values,
+      'learning_rate': float(self._learning_rate(step - 1)),
+      **self._meter.take(),
+    }
+    self._recorder.log(step, values)
+    self._bar.update(
+      step,
+      f'loss {values["loss"]:.3f} {values["tokens_per_second"]:,.0f} tokens/s',
+    )
 
 
 def _recorder(directory, start):

@@ -56,6 +56,18 @@ def write(directory: pathlib.Path, spec: str) -> bool:
   return True
 
 
+def _special_token(number: int, content: str) -> dict[str, Any]:
+  return {
+    'id': number,
+    'content': content,
+    'single_word': False,
+    'lstrip': False,
+    'rstrip': False,
+    'normalized': False,
+    'special': True,
+  }
+
+
 def _tokenizer(
   model, vocabulary: vocabularies.SentencePieceVocabulary, extra: list[str]
 ) -> dict[str, Any]:
@@ -86,15 +98,7 @@ def _tokenizer(
     'truncation': None,
     'padding': None,
     'added_tokens': [
-      {
-        'id': number,
-        'content': pieces[number][0],
-        'single_word': False,
-        'lstrip': False,
-        'rstrip': False,
-        'normalized': False,
-        'special': True,
-      }
+      _special_token(number, pieces[number][0])
       for number in (*special, *range(size, vocabulary.size))
     ],
     'normalizer': {
