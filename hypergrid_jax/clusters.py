@@ -159,7 +159,10 @@ def _slices(hosts, number, value) -> Cluster:
   which = int(value('MEGASCALE_SLICE_ID') or 0)
   first = (value('MEGASCALE_COORDINATOR_ADDRESS') or hosts[0]).split(':')[0]
   return Cluster(
-    f'{first}:{_TPU_PORT}', count * len(hosts), which * len(hosts) + number
+    f'{first}:{_TPU_PORT}',
+    count * len(hosts),
+    which * len(hosts) + number,
+    names=tuple(hosts) if count == 1 else (),
   )
 
 

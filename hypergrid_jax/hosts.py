@@ -33,6 +33,7 @@ class Cluster:
     process_id: of this process, from 0.
     local_device: the only GPU of this host that this process uses; None for
       all that it sees.
+    names: host names by process id, as far as they are known beforehand.
 
   Raises:
     UserError: they do not fit together.
@@ -42,6 +43,7 @@ class Cluster:
   num_processes: int
   process_id: int
   local_device: int | None = None
+  names: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
   def __post_init__(self):
     found = re.fullmatch(r'(.+):(\d+)', self.coordinator)
@@ -205,7 +207,12 @@ def _objection(here: Mapping, report: Mapping, hosts: Mapping) -> str | None:
 
 
 def _missing(cluster, hosts, timeout_seconds) -> str:
-  absent = [str(n) for n in range(cluster.num_processes) if n not in hosts]
+  known = dict(enumerate(cluster.names))
+  absent = [
+    f'{number} ({known[number]})' if number in known else str(number)
+    for number in range(cluster.num_processes)
+    if number not in hosts
+  ]
   present = ', '.join(f'{n} ({hosts[n]})' for n in sorted(hosts))
   return (
     f'{len(absent)} of {cluster.num_processes} processes did not come within'

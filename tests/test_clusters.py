@@ -71,7 +71,9 @@ def test_a_batch_script_is_one_process():
 
 
 def test_one_tpu_slice_on_gke():
-  assert find(environment=GKE) == Cluster('a-0.a:8482', 3, 2)
+  found = find(environment=GKE)
+  assert found == Cluster('a-0.a:8482', 3, 2)
+  assert found.names == ('a-0.a', 'a-1.a', 'a-2.a')
 
 
 def test_several_tpu_slices_are_numbered_one_after_the_other():

@@ -47,6 +47,14 @@ def test_everybody_who_came_learns_who_is_missing(port):
     assert 'Present: 0 (' in text
 
 
+def test_hosts_that_are_known_are_missed_by_name(port):
+  cluster = hosts.Cluster(
+    f'localhost:{port}', 3, 0, names=('t-0', 't-1', 't-2')
+  )
+  with pytest.raises(UserError, match=r'2 of 3 .*: 1 \(t-1\), 2 \(t-2\)\.'):
+    hosts.roll_call(cluster, run='quickstart', timeout_seconds=0.3)
+
+
 def test_no_coordinator(port):
   with pytest.raises(UserError, match=rf'localhost:{port}, did not answer'):
     come(port, 1, 2, timeout=0.5)
