@@ -2,13 +2,10 @@
 
 import io
 import json
-import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
-import time
 import types
 
 import jax
@@ -241,45 +238,6 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_loses_only_steps_since_the_checkpoint(
-  finished, tmp_path, token_dir
-):
-  """SIGKILL after the first checkpoint; the final state has the same bits."""
-  straight, _, _ = finished
-  command = [
-    sys.executable,
-    '-m',
-    'hypergrid_jax',
-    'train',
-    '--gin_file=gin/runs/quickstart.gin',
-    f'--model_dir={tmp_path / "run"}',
-    *bindings_of(token_dir),
-  ]
-  process = subprocess.Popen(
-    command,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    # The same devices as here: another mesh sums in another order.
-    env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(jax.device_count())},
-  )
-
-  def manifests():
-    return list((tmp_path / 'run/checkpoints').glob('4/*.json'))
-
-  deadline = time.monotonic() + 120
-  while not manifests() and process.poll() is None:
-    assert time.monotonic() < deadline, process.stdout.read()
-    time.sleep(0.02)
-  process.send_signal(signal.SIGKILL)
-  process.wait()
-  train(tmp_path / 'run', token_dir)
-  for one, other in zip(
-    leaves(straight, 6), leaves(tmp_path / 'run', 6), strict=True
-  ):
-    assert one.tobytes() == other.tobytes()
-
-
 def test_training_imports_no_tensorflow(finished, token_dir):
   """With a ready token store nothing needs it until metrics are computed."""
   directory, _, _ = finished
