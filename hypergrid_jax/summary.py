@@ -13,6 +13,8 @@ from hypergrid_jax.model import Model
 from hypergrid_jax.state import TrainState
 from hypergrid_jax.step_program import StepProgram
 
+_NAMED_DEVICES = 8
+
 
 def parameter_counts(
   model: Model, trained: trainable.Trained
@@ -104,7 +106,7 @@ def show(
   )
   mesh = ' x '.join(f'{axis} {size}' for axis, size in facts['mesh'].items())
   console.print(
-    f'Devices: {", ".join(facts["devices"])}; mesh {mesh}.',
+    f'Devices: {_some(facts["devices"])}; mesh {mesh}.',
     highlight=False,
     markup=False,
   )
@@ -119,6 +121,13 @@ def show(
   show_mixture(facts['data'], console=console)
   for note in notes:
     console.print(f'Note: {note}', highlight=False, markup=False)
+
+
+def _some(devices: list[str]) -> str:
+  """Names few devices, and of a whole slice the first."""
+  if len(devices) <= _NAMED_DEVICES:
+    return ', '.join(devices)
+  return f'{len(devices)}, the first {devices[0]}'
 
 
 def show_mixture(data: dict[str, Any], *, console: Console) -> None:

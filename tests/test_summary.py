@@ -90,6 +90,7 @@ def test_everything_is_shown():
     'optimizer_bytes': 1_230_000,
     'rows': 6,
   }
+  facts['devices'] = [f'TPU_{number}' for number in range(64)]
   console = Console(file=io.StringIO(), width=120)
   summary.show(facts, ['glue_ax has no labels.'], console=console)
   text = console.file.getvalue()
@@ -106,6 +107,7 @@ def test_everything_is_shown():
     '24 rows and 3,310 tokens',
     '4.3% of the encoder, 51.6% of the decoder',
     'parameters 2.5 MB, optimiser 1.2 MB, 6 of the 24 rows',
+    'Devices: 64, the first TPU_0; mesh',
     'Note: glue_ax has no labels.',
   ):
     assert shown in text, shown
