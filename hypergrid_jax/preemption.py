@@ -24,9 +24,9 @@ from hypergrid_jax import processes
 _ASKED = 'preempted'
 _STEP = 'preempted_at'
 _LEAVING = 'leaving'
-# How long others may take to say where they are, and this process to end the
-# step it is in: longer than any step but those that never end, because a
-# partner has gone.
+# How long the threads of others may take to say where they are, and this
+# process to end the step it is in: longer than any step but those that never
+# end, because a partner has gone.
 _AGREE_SECONDS = 10
 _STEP_SECONDS = 20
 
@@ -46,6 +46,7 @@ class Preemption:
     self._requested = threading.Event()
     self._lock = threading.RLock()
     self._unattended = ''
+    self._begun = 0  # steps
     self._last: int | None = None
     self._noticed = threading.Event()
     self._watching = False
@@ -108,22 +109,32 @@ class Preemption:
     Args:
       step: steps begun so far.
     """
-    if not self.requested:
-      return False
+    with self._lock:
+      if not self.requested:
+        self._begun = step + 1
+        return False
     self._noticed.set()
     if self._last is None:
-      try:
-        told = processes.gather(
-          _STEP, str(step), timeout_seconds=_AGREE_SECONDS
-        )
-      except TimeoutError:
-        told = [_LEAVING]
-      if _LEAVING in told:
-        # A process that was compiling or evaluating is gone, and no step can
-        # be done without it.
-        self._exit(f'step {step}')
-      self._last = max(map(int, told))
+      self._last = self._last_of_all(step)
     return step >= self._last
+
+  def _last_of_all(self, step: int) -> int:
+    """After how many steps all processes stop.
+
+    Their threads told how many they had begun; to wait for their loops could be
+    to wait for each other, as they may be waiting for this one's next step.
+    """
+    if processes.count() == 1:
+      return self._begun
+    told = [
+      processes.heard(f'{_STEP}/{number}', timeout_seconds=_AGREE_SECONDS)
+      for number in range(processes.count())
+    ]
+    if None in told or _LEAVING in told:
+      # A process that was compiling or evaluating is gone, and no step can be
+      # done without it.
+      self._exit(f'step {step}')
+    return max(map(int, told))
 
   def _watch(self):
     while numbers := os.read(self._read, 64):
@@ -133,9 +144,12 @@ class Preemption:
 
   def _ask(self):
     with self._lock:
+      if self.requested:
+        return
       self._requested.set()
+      answer = _LEAVING if self._unattended else str(self._begun)
+      processes.tell(f'{_STEP}/{processes.index()}', answer)
       if self._unattended:
-        processes.tell(f'{_STEP}/{processes.index()}', _LEAVING)
         # The main thread is inside a call that cannot be left.
         self._exit(self._unattended)
     if processes.count() > 1 and not self._noticed.wait(_STEP_SECONDS):

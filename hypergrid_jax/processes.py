@@ -144,29 +144,6 @@ def together(topic: str) -> None:
     )
 
 
-def gather(topic: str, text: str, *, timeout_seconds: float) -> list[str]:
-  """Tells all processes a text and returns that of each, by process id.
-
-  Args:
-    topic: a name that is used once.
-    text: of this process.
-    timeout_seconds: how long the others may take.
-
-  Raises:
-    TimeoutError: one did not tell.
-  """
-  if count() == 1:
-    return [text]
-  tell(f'{topic}/{index()}', text)
-  try:
-    return [
-      _wait_for(f'{topic}/{number}', timeout_seconds)
-      for number in range(count())
-    ]
-  except jax.errors.JaxRuntimeError as error:
-    raise TimeoutError(f'{topic}: a process does not answer') from error
-
-
 def tell(topic: str, text: str) -> None:
   """Makes a text known under a topic; what was told before is replaced."""
   if count() > 1:

@@ -38,7 +38,7 @@ def test_a_loop_that_polls_ends_by_itself():
       while not preemption.stop_at(step):
         step += 1
         time.sleep(0.01)
-      assert step and preemption.stop_at(step)
+      assert preemption.stop_at(step)
       print('saved')
   """)
   assert (code, out) == (0, 'saved\n')
