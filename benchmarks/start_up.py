@@ -9,7 +9,6 @@ is near 1 where layers are scanned. Medians; the two depths take turns.
 """
 
 import argparse
-import dataclasses
 import json
 import pathlib
 import statistics
@@ -21,7 +20,9 @@ import time
 import jax
 
 from hypergrid_jax import configuration, run_directory, run_setup, step_program
+from hypergrid_jax import state as state_lib
 from hypergrid_jax.data import assembly
+from hypergrid_jax.precompiling import programs
 
 RUN = 'gin/runs/quickstart.gin'
 DEPTHS = (6, 24)
@@ -67,25 +68,16 @@ def _compile_seconds(depth: int) -> float:
     ],
   )
   model, mesh, tx = run_setup.build(run, 1000, num_tasks=16)
-  shapes = _Shapes(run, model, mesh, tx)
+  rules = run.mesh.axis_rules()
+  state = state_lib.sharded_abstract_state(model, tx, mesh, rules)
+  parts = programs.Parts(run, model, mesh, tx, state)
   data = run.data
   batch = assembly.empty_batch(data.batch_size, data.row_lengths, data.segments)
   with jax.set_mesh(mesh):
-    lowered = step_program.lower_step(shapes, batch)
+    lowered = step_program.lower_step(parts, batch)
     start = time.perf_counter()
     lowered.compile()
   return time.perf_counter() - start
-
-
-@dataclasses.dataclass(frozen=True)
-class _Shapes:
-  """A run without its data."""
-
-  run: run_setup.Run
-  model: object
-  mesh: object
-  tx: object
-  trained: None = None  # all parameters
 
 
 def _first_step_seconds(folder: pathlib.Path, name: str) -> float:

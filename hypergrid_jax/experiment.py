@@ -18,7 +18,6 @@ from hypergrid_jax import (
   checkpoint_times,
   installation,
   metrics,
-  partitioning,
   preemption,
   processes,
   progress,
@@ -86,15 +85,14 @@ def _train(run, model_dir, config_text, fresh, console, preempted):
         trained=setup.trained,
       ),
       'per_device': summary.per_device(
-        run_setup.abstract_state(setup),
+        setup.state,
         run.data.batch_size,
-        partitioning.batch_sharding(setup.mesh, run.mesh.axis_rules()),
+        setup.rows,
       ),
     }
-    agreement.of_first(
+    written = agreement.of_first(
       lambda: run_directory.write(setup.directory, config_text, facts)
     )
-    written = agreement.of_first(lambda: run_directory.digest(setup.directory))
     agreement.of_all(lambda: run_directory.wait_for(setup.directory, written))
     summary.show(facts, setup.notes, console=console)
   checkpoints = checkpoint_lib.Checkpointer(
@@ -158,7 +156,7 @@ def evaluate(
   )
   agreement.of_first(lambda: _prepare(setup, False, console))
   checkpoints = checkpoint_reader.CheckpointReader(setup.directory)
-  wanted = run_setup.abstract_state(setup).params
+  wanted = setup.state.params
   with jax.set_mesh(setup.mesh):
     found = []
     for number in checkpoint_reader.named_steps(checkpoints, step):
@@ -170,7 +168,7 @@ def evaluate(
 
 def _start_state(setup, checkpoints, console) -> state_lib.TrainState:
   """The newest whole checkpoint, or fresh parameters."""
-  restored = checkpoints.restore(run_setup.abstract_state(setup))
+  restored = checkpoints.restore(setup.state)
   if restored is not None:
     state, _ = restored
     console.print(f'Going on from the checkpoint of step {int(state.step)}.')
@@ -338,9 +336,7 @@ def _evaluate_params(setup, step, params, console) -> results_lib.Results:
       directory=setup.directory,
       config=run.evaluate,
       majority_targets=setup.majority_targets,
-      batch_sharding=partitioning.batch_sharding(
-        setup.mesh, run.mesh.axis_rules()
-      ),
+      batch_sharding=setup.rows,
       progress=lambda task, done, all_: bar.update(done, task, all_),
     )
 

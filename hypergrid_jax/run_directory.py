@@ -107,12 +107,17 @@ def prepare(
 
 def write(
   directory: str | os.PathLike[str], config: str, facts: Mapping[str, Any]
-) -> None:
-  """Writes config.gin and run.json (the identity is among its facts)."""
+) -> str:
+  """Writes config.gin and run.json (the identity is among its facts).
+
+  Returns:
+    The `digest` of run.json, for other hosts to `wait_for`.
+  """
   directory = pathlib.Path(directory)
   atomic_files.write_text(directory / 'config.gin', [config])
   text = predictions.to_json(facts, indent=2)
   atomic_files.write_text(directory / 'run.json', [text, '\n'])
+  return digest(directory)
 
 
 def digest(directory: str | os.PathLike[str]) -> str | None:

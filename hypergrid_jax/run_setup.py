@@ -85,6 +85,18 @@ class Setup:
     )
 
   @functools.cached_property
+  def state(self) -> state_lib.TrainState:
+    """Shapes and shardings of the run's state: the target of a restore."""
+    return state_lib.sharded_abstract_state(
+      self.model, self.tx, self.mesh, self.run.mesh.axis_rules()
+    )
+
+  @property
+  def rows(self) -> jax.sharding.NamedSharding:
+    """How the rows of a batch lie on the devices."""
+    return partitioning.batch_sharding(self.mesh, self.run.mesh.axis_rules())
+
+  @functools.cached_property
   def notes(self) -> tuple[str, ...]:
     """What is worth knowing before the first step."""
     train, notes = self.run.train, tuple(self.corpus.notes)
@@ -308,13 +320,6 @@ def make_loader(run: Run, corpus: corpus_lib.Corpus) -> loader_lib.Loader:
     seed=run.train.seed,
     packed=data.pack,
     length_buckets=data.length_buckets,
-  )
-
-
-def abstract_state(setup: Setup) -> state_lib.TrainState:
-  """Shapes and shardings of the run's state: the target of a restore."""
-  return state_lib.sharded_abstract_state(
-    setup.model, setup.tx, setup.mesh, setup.run.mesh.axis_rules()
   )
 
 

@@ -68,9 +68,6 @@ def lower_step(
     setup: the run; `jax.set_mesh(setup.mesh)` is in force.
     batch: all rows of a batch, of which the shapes matter.
   """
-  state = run_setup.abstract_state(setup)
-  rows = partitioning.batch_sharding(setup.mesh, setup.run.mesh.axis_rules())
-  everywhere = partitioning.replicated(setup.mesh)
   everywhere = partitioning.replicated(setup.mesh)
   step = jax.jit(
     train_lib.make_train_step(
@@ -80,16 +77,18 @@ def lower_step(
     # Without, the compiler may return the state in other places than it got
     # it, and the next step would be another program.
     out_shardings=(
-      jax.tree.map(lambda leaf: leaf.sharding, state),
+      jax.tree.map(lambda leaf: leaf.sharding, setup.state),
       everywhere,
     ),
   )
   abstract = jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows),
+    lambda leaf: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=setup.rows
+    ),
     batch,
   )
   key = jax.eval_shape(jax.random.key, 0)
-  return step.lower(state, abstract, key)
+  return step.lower(setup.state, abstract, key)
 
 
 def compile_step(
@@ -100,8 +99,4 @@ def compile_step(
     batch.encoder_input_tokens.shape[1]: lower_step(setup, batch).compile()
     for batch in loader.shapes()
   }
-  rules = setup.run.mesh.axis_rules()
-  return StepProgram(
-    compiled,
-    row_parts.row_parts(partitioning.batch_sharding(setup.mesh, rules)),
-  )
+  return StepProgram(compiled, row_parts.row_parts(setup.rows))

@@ -80,7 +80,7 @@ def leaves(directory, step):
   setup = run_setup.set_up(
     run, directory, console=Console(file=io.StringIO()), train=True
   )
-  state, _ = reader.restore(run_setup.abstract_state(setup), step)
+  state, _ = reader.restore(setup.state, step)
   return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 

@@ -73,7 +73,7 @@ def setup_of(*bindings):
 def test_a_run_goes_on_with_other_activations_from_the_same_state(binding):
   def facts(*bindings):
     setup = setup_of(*bindings)
-    state = tree_paths.flatten(run_setup.abstract_state(setup))
+    state = tree_paths.flatten(setup.state)
     return setup.identity, tree_paths.layout(state)
 
   assert facts(f'T5Config.{binding}') == facts()

@@ -15,26 +15,11 @@ import pytest
 from hypergrid_jax import train, types
 from hypergrid_jax.state import TrainState
 from tests import tolerances
+from tests.bigrams import Bigrams
 
 V, T = 7, 4  # vocabulary, tasks
 B, LENGTH = 6, 5
 TASKS = ('a', 'b', 'c', 'd')
-
-
-class Bigrams:
-  """logits[b, l] = table[input token], plus noise when dropout is on."""
-
-  num_tasks = T
-
-  def bind(self, params):
-    def call(batch, *, dropout_key=None):
-      logits = params['table'][batch.decoder_input_tokens]
-      if dropout_key is not None and 'noise' in params:
-        noise = jax.random.normal(dropout_key, logits.shape, logits.dtype)
-        logits = logits + params['noise'] * noise
-      return logits
-
-    return call
 
 
 def make_batch(seed):
@@ -100,7 +85,7 @@ def test_step_is_gradient_descent_on_the_written_out_gradient(
   if normalization == 'tokens':
     gradient = gradient / sums[:, 1].sum()
 
-  step = jax.jit(train.make_train_step(Bigrams(), tx, config))
+  step = jax.jit(train.make_train_step(Bigrams(T), tx, config))
   after, metrics = step(state, batch, jax.random.key(0))
 
   expected = np.asarray(state.params['table']) - 0.5 * gradient
@@ -125,7 +110,7 @@ def test_what_is_frozen_has_no_part_in_the_gradient():
   norms = {}
   for name, part in (('table', 'whole'), ('table', 'upper_half')):
     step = train.make_train_step(
-      Bigrams(), optax.sgd(0.5), config, trained={name: part}
+      Bigrams(T), optax.sgd(0.5), config, trained={name: part}
     )
     after, metrics = jax.jit(step)(state, batch, jax.random.key(0))
     assert after.params['noise'] == 0
@@ -138,7 +123,7 @@ def test_what_is_frozen_has_no_part_in_the_gradient():
 def test_microbatches_must_divide_the_batch():
   config = train.TrainConfig(num_steps=1, microbatches=4)
   tx = optax.sgd(0.5)
-  step = train.make_train_step(Bigrams(), tx, config)
+  step = train.make_train_step(Bigrams(T), tx, config)
   with pytest.raises(train.errors.UserError, match='microbatches = 4 .* = 6'):
     step(start_state(tx), make_batch(1), jax.random.key(0))
 
@@ -168,7 +153,7 @@ def run(config, state, tx, *, batches=None, stop=lambda done: False):
     config,
     state,
     step_fn=jax.jit(
-      train.make_train_step(Bigrams(), tx, config), donate_argnums=0
+      train.make_train_step(Bigrams(T), tx, config), donate_argnums=0
     ),
     batches=batches,
     place=lambda batch: batch,
@@ -274,7 +259,7 @@ def test_a_loss_that_is_not_finite_stops_and_saves_nothing_more(bad):
     train.train(
       config,
       start_state(tx),
-      step_fn=jax.jit(train.make_train_step(Bigrams(), tx, config)),
+      step_fn=jax.jit(train.make_train_step(Bigrams(T), tx, config)),
       batches=batches(),
       place=lambda batch: batch,
       tasks=TASKS,

@@ -14,29 +14,14 @@ from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.data import tokens
 from hypergrid_jax.state import TrainState
 from tests import tolerances
+from tests.bigrams import Bigrams
 
 V, T = 11, 3  # vocabulary, tasks
 PER_TASK, B = 8, 12  # 24 candidates, of which 12 are trained on
 STEPS = 6
 
 
-class Bigrams:
-  """logits[b, l] = table[input token], plus noise when dropout is on."""
-
-  num_tasks = T
-
-  def bind(self, params):
-    def call(batch, *, dropout_key=None):
-      logits = params['table'][batch.decoder_input_tokens]
-      if dropout_key is not None and 'noise' in params:
-        noise = jax.random.normal(dropout_key, logits.shape, logits.dtype)
-        logits = logits + params['noise'] * noise
-      return logits
-
-    return call
-
-
-MODEL = Bigrams()
+MODEL = Bigrams(T)
 
 
 @pytest.fixture(scope='module')
@@ -202,7 +187,7 @@ def test_dropout_and_the_selector_have_keys_of_their_own(loader):
 
   tx = optax.sgd(0.1)
   config = train.TrainConfig(num_steps=1)
-  step = train.make_train_step(Model(), tx, config, selector=selector)
+  step = train.make_train_step(Model(T), tx, config, selector=selector)
   for _ in range(2):
     batch = jax.tree.map(jnp.asarray, loader.candidates(0, PER_TASK))
     step(start_state(tx), batch, jax.random.key(1))
@@ -240,7 +225,7 @@ def test_on_a_mesh_the_chosen_rows_are_divided_and_the_result_is_the_same(
   config = train.TrainConfig(num_steps=STEPS)
   step = jax.jit(
     train.make_train_step(
-      Model(), tx, config, selector=most_surprising, row_sharding=rows
+      Model(T), tx, config, selector=most_surprising, row_sharding=rows
     )
   )
   state, sums = run(Placed(), step, start_state(tx))
