@@ -321,6 +321,7 @@ LOADS_TENSORFLOW = (
   'tasks.glue',
   'tasks.super_glue',
   'tasks.seqio_sources',
+  'tasks.prefixes',
   'tasks.split_parts',
   'tasks.seqio_facts',
   'tasks.toml_scores',
