@@ -280,9 +280,13 @@ def _page_options(options: argparse.Namespace) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _together(options: argparse.Namespace) -> 'Iterator[Console]':
-  """Connects the processes of a run; only the first one's console speaks."""
-  from hypergrid_jax import clusters
+  """Connects the processes of a run; only the first one's console speaks.
 
+  What they compile is kept.
+  """
+  from hypergrid_jax import clusters, compilation_cache
+
+  compilation_cache.turn_on()
   cluster = clusters.find(
     options.distributed,
     coordinator=options.coordinator,

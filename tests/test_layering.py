@@ -269,8 +269,10 @@ MAY_IMPORT = {
     'task_warnings',
     'tasks.*',
   ),
+  'compilation_cache': (),
   'verbs': (
     'clusters',
+    'compilation_cache',
     'configuration',
     'doctor',
     'data.config',
