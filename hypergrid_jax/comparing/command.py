@@ -16,8 +16,6 @@ from hypergrid_jax import (
 from hypergrid_jax.comparing import plot, report, scores, step_times, training
 from hypergrid_jax.comparing.plan import PLAIN, SINGLE_TASK, Plan, PlannedRun
 
-_OWN_PARTS = ('model', 'data', 'optimizer', 'schedule', 'train', 'evaluate')
-
 
 def compare(
   plan: Plan, *, pairs: int, with_plot: bool, console: Console
@@ -162,14 +160,19 @@ def parameters(
 def changes(
   plain: configuration.RunConfig, run: configuration.RunConfig
 ) -> tuple[str, ...]:
-  """What a method's gin file changes beside the method, as NAME=VALUE."""
+  """What a method's gin file sets beside the method, as NAME=VALUE."""
   found = []
-  for part in _OWN_PARTS:
+  for part in configuration.PARTS:
     before, after = getattr(plain, part), getattr(run, part)
-    if type(before) is not type(after):
-      found.append(f'run.{part}=@{configuration.name_of(part, after)}()')
+    if part == 'method' or before == after:
+      continue
+    if after is None:
+      found.append(f'run.{part}=None')
       continue
     name = configuration.name_of(part, after)
+    if type(before) is not type(after):
+      found.append(f'run.{part}=@{name}()')
+      continue
     found += [
       f'{name}.{field.name}={value!r}'
       for field in dataclasses.fields(after)

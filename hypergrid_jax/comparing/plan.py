@@ -25,8 +25,8 @@ _TAKEN = {
 # What a run may have or not: bindings on it reach only the runs that do.
 _CHOICES = frozenset(
   name
-  for choices in configuration.PARTS.values()
-  if len(choices) > 1
+  for part, choices in configuration.PARTS.items()
+  if len(choices) > 1 or part in configuration.OPTIONAL_PARTS
   for name in choices
 )
 
