@@ -73,8 +73,10 @@ def compare(options: argparse.Namespace) -> int:
     single_task_seeds=options.single_task_seeds,
   )
 
+  from hypergrid_jax import compilation_cache
   from hypergrid_jax.comparing import command
 
+  compilation_cache.turn_on()
   command.compare(
     planned,
     pairs=options.step_pairs,
@@ -305,9 +307,13 @@ def _page_options(options: argparse.Namespace) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _together(options: argparse.Namespace) -> 'Iterator[Console]':
-  """Connects the processes of a run; only the first one's console speaks."""
-  from hypergrid_jax import clusters
+  """Connects the processes of a run; only the first one's console speaks.
 
+  What they compile is kept.
+  """
+  from hypergrid_jax import clusters, compilation_cache
+
+  compilation_cache.turn_on()
   cluster = clusters.find(
     options.distributed,
     coordinator=options.coordinator,

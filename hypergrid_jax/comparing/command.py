@@ -38,7 +38,6 @@ def compare(
   if with_plot:
     plot.check()
   run_directory.check_address('--model_dir', plan.directory)
-  training.keep_programs(plan.directory / 'programs')
   with (
     preemption.Preemption() as preempted,
     # A run watches for the signal itself while it trains.

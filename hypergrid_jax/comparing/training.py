@@ -164,17 +164,6 @@ def train_all(
   return outcome
 
 
-def keep_programs(directory: pathlib.Path) -> None:
-  """Keeps what is compiled on the disk: the seeds of a method share it.
-
-  Args:
-    directory: where; not used when JAX has been told of another one.
-  """
-  if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update('jax_compilation_cache_dir', str(directory))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-
-
 def forget_programs() -> None:
   """Frees what was compiled for a run: the next one has programs of its own."""
   jax.clear_caches()
