@@ -261,7 +261,7 @@ MAY_IMPORT = {
     'trainable',
   ),
   # Several runs and one table.
-  'comparing.scores': ('metrics', 'results'),
+  'comparing.scores': ('metrics', 'results', 'tables'),
   'comparing.plan': (
     'configuration',
     'corpus',
@@ -292,8 +292,9 @@ MAY_IMPORT = {
     'comparing.scores',
     'comparing.step_times',
     'predictions',
+    'tables',
   ),
-  'comparing.plot': ('comparing.report',),
+  'comparing.plot': ('comparing.report', 'tables'),
   'comparing.command': (
     'comparing.*',
     'configuration',

@@ -5,7 +5,7 @@ import io
 import os
 import pathlib
 
-from hypergrid_jax import errors
+from hypergrid_jax import errors, tables
 from hypergrid_jax.comparing import report
 
 
@@ -61,7 +61,7 @@ def draw(comparison: report.Comparison, path: pathlib.Path) -> bool:
   axes.set_xscale('log')
   axes.margins(x=0.2, y=0.1)
   axes.set_xlabel('trained parameters per task')
-  axes.set_ylabel(f'average {line.task}, %')
+  axes.set_ylabel(f'{tables.average_label(line.task)} ({line.metric}), %')
   axes.grid(alpha=0.3, which='both', linewidth=0.5)
   image = io.BytesIO()
   figure.savefig(image, format='png', dpi=110)

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hypergrid_jax import atomic_files, predictions
+from hypergrid_jax import atomic_files, predictions, tables
 from hypergrid_jax.comparing.scores import Line, Statistic
 from hypergrid_jax.comparing.step_times import StepTime
 
@@ -151,12 +151,16 @@ def cells(comparison: Comparison) -> Iterator[tuple[str, str, list[str]]]:
   columns = list(comparison.columns.values())
   previous = None
   for line in lines(comparison):
-    task = f'average {line.task}' if line.average else line.task
+    task = _label(line)
     texts = [str(c.scores.get(line, _MISSING)) for c in columns]
     yield '' if task == previous else task, line.metric, texts
     previous = task
   for label, detail, number in _NUMBERS:
     yield label, detail, [number(column) for column in columns]
+
+
+def _label(line: Line) -> str:
+  return tables.average_label(line.task) if line.average else line.task
 
 
 def _time(column: Column) -> str:
@@ -211,10 +215,11 @@ def as_csv(comparison: Comparison) -> str:
   writer.writerow(['task', 'metric', *names])
   columns = comparison.columns.values()
   for line in lines(comparison):
-    task = f'average {line.task}' if line.average else line.task
     found = [column.scores.get(line) for column in columns]
     pairs = [(s.mean, s.deviation) if s else (None, None) for s in found]
-    writer.writerow([task, line.metric, *(x for pair in pairs for x in pair)])
+    writer.writerow(
+      [_label(line), line.metric, *(x for pair in pairs for x in pair)]
+    )
   label = ''
   for name, detail, number in _NUMBERS:
     label = name or label

@@ -1,11 +1,11 @@
 """What the runs of a comparison scored: means and deviations over seeds."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 import dataclasses
 import statistics
 from typing import Any, NamedTuple
 
-from hypergrid_jax import metrics
+from hypergrid_jax import metrics, tables
 from hypergrid_jax.results import Results
 
 
@@ -100,15 +100,9 @@ def values(results: Results) -> dict[Line, float]:
       found[Line(task, 'mean')] = groups[task]
   over = metrics.groups_of_averages(scores)
   for name, value in results.averages.items():
-    found[Line(name, _over(name, over), average=True)] = value
+    detail = tables.average_detail(name, over[name])
+    found[Line(name, detail, average=True)] = value
   return found
-
-
-def _over(name: str, groups: Mapping[str, Sequence[str]]) -> str:
-  """What an average is over."""
-  if name == 'avg11':
-    return f'{len(metrics.AVG11)} values'
-  return f'{len(groups[name])} groups'
 
 
 def over_seeds(results: Sequence[Results]) -> dict[Line, Statistic]:
