@@ -64,6 +64,7 @@ setuptools.setup(
   extras_require=EXTRAS,
   packages=[
     'hypergrid_jax',
+    'hypergrid_jax.comparing',
     'hypergrid_jax.data',
     'hypergrid_jax.gin',
     'hypergrid_jax.interop',

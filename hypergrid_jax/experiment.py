@@ -45,6 +45,7 @@ def train(
   *,
   config_text: str,
   fresh: bool = False,
+  brief: bool = False,
   console: Console,
 ) -> results_lib.Results | None:
   """Trains a run from where its directory stands, and evaluates it.
@@ -54,6 +55,7 @@ def train(
     model_dir: the run's directory.
     config_text: the operative configuration, for config.gin.
     fresh: move another run in the directory aside.
+    brief: show neither the mixture nor the scores as a table.
     console: for what a person sees.
 
   Returns:
@@ -65,13 +67,15 @@ def train(
   """
   with preemption.Preemption() as preempted:
     try:
-      return _train(run, model_dir, config_text, fresh, console, preempted)
+      return _train(
+        run, model_dir, config_text, fresh, brief, console, preempted
+      )
     except preemption.Preempted as reason:
       console.print(preemption.message(str(reason)), markup=False)
       return None
 
 
-def _train(run, model_dir, config_text, fresh, console, preempted):
+def _train(run, model_dir, config_text, fresh, brief, console, preempted):
   with preempted.unattended('the start'):
     setup = run_setup.set_up(run, model_dir, console=console, train=True)
     loader = run_setup.make_loader(run, setup.corpus)
@@ -94,7 +98,7 @@ def _train(run, model_dir, config_text, fresh, console, preempted):
       lambda: run_directory.write(setup.directory, config_text, facts)
     )
     agreement.of_all(lambda: run_directory.wait_for(setup.directory, written))
-    summary.show(facts, setup.notes, console=console)
+    summary.show(facts, setup.notes, mixture=not brief, console=console)
   checkpoints = checkpoint_lib.Checkpointer(
     setup.directory,
     keep=run.train.keep_checkpoints,
@@ -103,9 +107,12 @@ def _train(run, model_dir, config_text, fresh, console, preempted):
   with jax.set_mesh(setup.mesh), contextlib.closing(checkpoints):
     with preempted.unattended('the start'):
       state = _start_state(setup, checkpoints, console)
-    return _train_and_evaluate(
+    found = _train_and_evaluate(
       setup, loader, checkpoints, state, console, preempted
     )
+  if not brief:
+    console.print(_table(setup, found))
+  return found
 
 
 def _prepare(setup, fresh, console):
@@ -191,7 +198,7 @@ def _start_state(setup, checkpoints, console) -> state_lib.TrainState:
 
 def _train_and_evaluate(
   setup, loader, checkpoints, state, console, preempted
-) -> results_lib.Results | None:
+) -> results_lib.Results:
   """Compiles the step, runs the loop, and returns the last evaluation."""
   config, start = setup.run.train, int(state.step)
   with preempted.unattended('compiling'):
@@ -240,7 +247,6 @@ def _train_and_evaluate(
       raise preemption.Preempted(f'step {done}')
     if hooks.last is None:  # the run had ended before, perhaps killed after
       hooks.evaluate(done, state)
-  console.print(_table(setup, hooks.last))
   return hooks.last
 
 

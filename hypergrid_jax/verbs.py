@@ -59,6 +59,33 @@ def evaluate(options: argparse.Namespace) -> int:
   return 0
 
 
+def compare(options: argparse.Namespace) -> int:
+  """Trains several methods on the same data, and writes one table."""
+  from hypergrid_jax.comparing import plan
+
+  planned = plan.make(
+    options.methods,
+    options.gin_file,
+    options.bindings,
+    _flags(options),
+    directory=_model_dir(options),
+    seeds=options.seeds,
+    single_task_seeds=options.single_task_seeds,
+  )
+
+  from hypergrid_jax import compilation_cache
+  from hypergrid_jax.comparing import command
+
+  compilation_cache.turn_on()
+  command.compare(
+    planned,
+    pairs=options.step_pairs,
+    with_plot=not options.no_plot,
+    console=_console(),
+  )
+  return 0
+
+
 def predict(options: argparse.Namespace) -> int:
   """Predicts the rows of a file."""
   run = _run_of_directory(options)
