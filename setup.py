@@ -19,6 +19,7 @@ REQUIRES = [
   'optax',
   'orbax-checkpoint',
   'etils[epath]',  # Orbax's own paths
+  'filelock',  # for JAX's cache of compiled programs, when it is bounded
   't5==0.9.4',
   'seqio>=0.0.20',
   'tensorflow-datasets>=4.9.10',
@@ -63,6 +64,7 @@ setuptools.setup(
   extras_require=EXTRAS,
   packages=[
     'hypergrid_jax',
+    'hypergrid_jax.comparing',
     'hypergrid_jax.data',
     'hypergrid_jax.gin',
     'hypergrid_jax.interop',

@@ -128,7 +128,7 @@ def operative_config(run: RunConfig) -> str:
       lines += ['', f'run.{part} = None']
       continue
     values = value if isinstance(value, tuple) else (value,)
-    names = [_name_of(each, PARTS[part]) for each in values]
+    names = [name_of(part, each) for each in values]
     shown = ', '.join(f'@{name}()' for name in names)
     lines += ['', f'run.{part} = {shown if len(names) == 1 else f"({shown})"}']
     lines += [
@@ -137,6 +137,24 @@ def operative_config(run: RunConfig) -> str:
       for field in dataclasses.fields(each)
     ]
   return '\n'.join(lines) + '\n'
+
+
+def chosen_names(run: RunConfig) -> list[str]:
+  """The names of everything that fields of `run` can be set on."""
+  chosen = ['run']
+  for part in PARTS:
+    value = getattr(run, part)
+    values = value if isinstance(value, tuple) else (value,)
+    chosen += [name_of(part, each) for each in values if each is not None]
+  return chosen
+
+
+def name_of(part: str, value: Any) -> str:
+  """What one value of a part of the run is called in gin."""
+  for name, target in PARTS[part].items():
+    if _load(target) is type(value):
+      return name
+  raise TypeError(f'{value!r} is none of {", ".join(PARTS[part])}')
 
 
 def _from_flag(flag: str, value: str | Sequence[str]) -> gin_reader.Binding:
@@ -205,13 +223,6 @@ def _field_names() -> list[str]:
     for name, target in _configurables().items()
     for field in dataclasses.fields(_load(target))
   ]
-
-
-def _name_of(value: Any, choices: Mapping[str, str]) -> str:
-  for name, target in choices.items():
-    if _load(target) is type(value):
-      return name
-  raise TypeError(f'{value!r} is none of {", ".join(choices)}')
 
 
 def _check(binding: gin_reader.Binding, macros: _Macros) -> Any:

@@ -125,6 +125,7 @@ def _request(data, task, part) -> token_requests.TokenRequest:
     data.lengths,
     task_file=task.task_file,
     part=rows,
+    task_prefix=data.task_prefix,
   )
 
 

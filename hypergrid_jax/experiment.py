@@ -48,6 +48,7 @@ def train(
   *,
   config_text: str,
   fresh: bool = False,
+  brief: bool = False,
   console: Console,
 ) -> results_lib.Results | None:
   """Trains a run from where its directory stands, and evaluates it.
@@ -57,6 +58,7 @@ def train(
     model_dir: the run's directory.
     config_text: the operative configuration, for config.gin.
     fresh: move another run in the directory aside.
+    brief: show neither the mixture nor the scores as a table.
     console: for what a person sees.
 
   Returns:
@@ -68,13 +70,15 @@ def train(
   """
   with preemption.Preemption() as preempted:
     try:
-      return _train(run, model_dir, config_text, fresh, console, preempted)
+      return _train(
+        run, model_dir, config_text, fresh, brief, console, preempted
+      )
     except preemption.Preempted as reason:
       console.print(preemption.message(str(reason)), markup=False)
       return None
 
 
-def _train(run, model_dir, config_text, fresh, console, preempted):
+def _train(run, model_dir, config_text, fresh, brief, console, preempted):
   with preempted.unattended('the start'):
     setup = run_setup.set_up(run, model_dir, console=console, train=True)
     loader = run_setup.make_loader(run, setup.corpus)
@@ -100,7 +104,7 @@ def _train(run, model_dir, config_text, fresh, console, preempted):
       lambda: run_directory.write(setup.directory, config_text, facts)
     )
     agreement.of_all(lambda: run_directory.wait_for(setup.directory, written))
-    summary.show(facts, setup.notes, console=console)
+    summary.show(facts, setup.notes, mixture=not brief, console=console)
   checkpoints = checkpoint_lib.Checkpointer(
     setup.directory,
     keep=run.train.keep_checkpoints,
@@ -110,9 +114,12 @@ def _train(run, model_dir, config_text, fresh, console, preempted):
     with preempted.unattended('the start'):
       state, meta = _start_state(setup, checkpoints, console)
     data_use = loader.data_use(meta.get(_DATA_USE, {}))
-    return _train_and_evaluate(
+    found = _train_and_evaluate(
       setup, loader, traced, data_use, checkpoints, state, console, preempted
     )
+  if not brief:
+    console.print(_table(setup, found))
+  return found
 
 
 def _prepare(setup, fresh, console):
@@ -198,11 +205,11 @@ def _start_state(setup, checkpoints, console):
 
 def _train_and_evaluate(
   setup, loader, traced, data_use, checkpoints, state, console, preempted
-) -> results_lib.Results | None:
+) -> results_lib.Results:
   """Compiles the step, runs the loop, and returns the last evaluation."""
   config, start = setup.run.train, int(state.step)
   with preempted.unattended('compiling'):
-    program = step_program.compile_step(setup, traced)
+    program = step_program.compile_traced(setup, traced)
   console.print(summary.program_line(program), markup=False, highlight=False)
   rows = program.rows
   with contextlib.ExitStack() as stack:
@@ -250,7 +257,6 @@ def _train_and_evaluate(
       raise preemption.Preempted(f'step {done}')
     if hooks.last is None:  # the run had ended before, perhaps killed after
       hooks.evaluate(done, state)
-  console.print(_table(setup, hooks.last))
   return hooks.last
 
 

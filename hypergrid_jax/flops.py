@@ -21,24 +21,26 @@ def matmul_flops(jaxpr: core.Jaxpr) -> int:
     jaxpr: of a program, as in `jax.stages.Traced.jaxpr`.
   """
   return sum(
-    times * _flops_of(equation) for equation, times in _equations(jaxpr, 1)
+    times * _flops_of(equation) for equation, times, _ in _equations(jaxpr)
   )
 
 
-def named_flops(jaxpr: core.Jaxpr, name: str) -> int:
-  """Counts what the jitted functions of a name take inside a program."""
+def scoped_flops(jaxpr: core.Jaxpr, scope: str) -> int:
+  """Counts what stands under a `jax.named_scope`; see `matmul_flops`."""
   return sum(
-    times * matmul_flops(inner)
-    for equation, times in _equations(jaxpr, 1)
-    if equation.params.get('name') == name
-    for inner in core.jaxprs_in_params(equation.params)
+    times * _flops_of(equation)
+    for equation, times, scopes in _equations(jaxpr)
+    if scope in scopes
   )
 
 
-def _equations(jaxpr: core.Jaxpr, times: int) -> Iterator[tuple[Any, int]]:
-  """Yields every equation, and how often it runs."""
+def _equations(
+  jaxpr: core.Jaxpr, times: int = 1, outer: tuple[str, ...] = ()
+) -> Iterator[tuple[Any, int, tuple[str, ...]]]:
+  """Yields every equation, how often it runs, and under which scopes."""
   for equation in jaxpr.eqns:
-    yield equation, times
+    scopes = (*outer, *str(equation.source_info.name_stack).split('/'))
+    yield equation, times, scopes
     kind, repeats = equation.primitive.name, times
     if kind == 'pallas_call':
       continue
@@ -47,7 +49,7 @@ def _equations(jaxpr: core.Jaxpr, times: int) -> Iterator[tuple[Any, int]]:
     if kind == 'shard_map':  # inside, shapes are those of one device
       repeats *= equation.params['mesh'].size
     for inner in core.jaxprs_in_params(equation.params):
-      yield from _equations(inner, repeats)
+      yield from _equations(inner, repeats, scopes)
 
 
 def _flops_of(equation: Any) -> int:

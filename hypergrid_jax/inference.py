@@ -144,6 +144,7 @@ class LoadedModel:
           name,
           vocabulary=self._run.data.vocabulary,
           lengths=self._run.data.lengths,
+          task_prefix=self._run.data.task_prefix,
         )
         made = _formatted(make, [rows[place] for place in places])
         found |= zip(places, made, strict=True)
@@ -243,7 +244,8 @@ def _fingerprint(run: run_setup.Run, directory: pathlib.Path, step: int) -> str:
   paths += [pathlib.Path(name) for name in run.data.task_files]
   for path in paths:
     digest.update(path.read_bytes() if path.is_file() else bytes(path))
-  settings = run.data.lengths, run.evaluate.scoring
+  data, scoring = run.data, run.evaluate.scoring
+  settings = data.lengths, data.task_prefix, scoring
   digest.update(repr(settings).encode())
   return digest.hexdigest()
 

@@ -130,11 +130,19 @@ def step_flops(traced: Mapping[int, jax.stages.Traced]) -> dict[str, int]:
   jaxpr = traced[max(traced)].jaxpr.jaxpr
   return {
     'step': flops.matmul_flops(jaxpr),
-    'selection': flops.named_flops(jaxpr, train_lib.SELECTION),
+    'selection': flops.scoped_flops(jaxpr, train_lib.SELECTION),
   }
 
 
 def compile_step(
+  setup: run_setup.Setup,
+  loader: loader_lib.Loader | candidates.CandidateLoader,
+) -> StepProgram:
+  """Compiles the train step for every shape that the loader's batches have."""
+  return compile_traced(setup, trace_steps(setup, loader))
+
+
+def compile_traced(
   setup: run_setup.Setup, traced: Mapping[int, jax.stages.Traced]
 ) -> StepProgram:
   """Compiles what `trace_steps` has traced."""

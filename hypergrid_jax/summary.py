@@ -93,9 +93,20 @@ def program_line(program: StepProgram) -> str:
 
 
 def show(
-  facts: dict[str, Any], notes: Iterable[str], *, console: Console
+  facts: dict[str, Any],
+  notes: Iterable[str],
+  *,
+  mixture: bool = True,
+  console: Console,
 ) -> None:
-  """Prints the facts before step 0."""
+  """Prints the facts before step 0.
+
+  Args:
+    facts: of run.json.
+    notes: sentences, each for a line of its own.
+    mixture: show the tasks as well.
+    console: where to.
+  """
   counts = facts['parameters']
   console.print(
     f'Parameters: {counts["total"]:,} in all, {counts["trained"]:,} trained,'
@@ -118,7 +129,8 @@ def show(
     highlight=False,
     markup=False,
   )
-  show_mixture(facts['data'], console=console)
+  if mixture:
+    show_mixture(facts['data'], console=console)
   flops = facts['flops_per_step']
   if flops['selection']:
     console.print(

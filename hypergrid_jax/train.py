@@ -123,9 +123,10 @@ class StepMetrics:
 Step = Callable[
   [TrainState, types.Batch, jax.Array], tuple[TrainState, StepMetrics]
 ]
+# What a selector takes is found under this name in a program.
+SELECTION = 'select_rows'
 # `(params, candidates, key) -> [B] int32`: which rows of the candidates a step
 # trains on. Traced into the step.
-SELECTION = 'select_rows'
 Selector = Callable[[types.Params, types.Batch, jax.Array], jax.Array]
 
 
@@ -172,14 +173,13 @@ def make_train_step(
 
   gradient = jax.grad(summed_loss, has_aux=True)
   gradient = _accumulated(gradient, config.microbatches)
-  # By its name what the choice takes is found in the program.
-  select = selector and jax.jit(_named(selector, SELECTION))
 
   def step(state, batch, key):
     key, chosen = jax.random.fold_in(key, state.step), None
-    if select is not None:
+    if selector is not None:
       key, selector_key = jax.random.split(key)
-      chosen = select(state.params, batch, selector_key)
+      with jax.named_scope(SELECTION):
+        chosen = selector(state.params, batch, selector_key)
       batch = _take(batch, chosen, row_sharding)
     grads, sums = gradient(state.params, batch, key)
     if config.loss_normalization == 'tokens':
@@ -191,14 +191,6 @@ def make_train_step(
     return TrainState(state.step + 1, params, opt_state), metrics
 
   return step
-
-
-def _named(function, name):
-  def call(*args):
-    return function(*args)
-
-  call.__name__ = name
-  return call
 
 
 def _accumulated(gradient, microbatches: int):

@@ -37,6 +37,7 @@ def inputs(
   *,
   vocabulary: str,
   lengths: tuple[int, int],
+  task_prefix: bool = True,
 ) -> list[Inputs]:
   """Returns the inputs that a task makes of rows.
 
@@ -47,6 +48,7 @@ def inputs(
       row leaves out are empty or -1.
     vocabulary: 'sample', 'bytes' or the path of a SentencePiece model.
     lengths: tokens that inputs and targets are cut to.
+    task_prefix: whether texts begin with the name of their data set.
 
   Returns:
     The inputs, one per row, in order.
@@ -56,7 +58,9 @@ def inputs(
       preprocessors fail or do not make one example of each row.
   """
   definition = definitions.definition(name)
-  task = registry.seqio_task(name, source='sample', vocabulary=vocabulary)
+  task = registry.seqio_task(
+    name, source='sample', vocabulary=vocabulary, task_prefix=task_prefix
+  )
   if definition.fields:
     tensors = seqio_sources.tensors(rows, definition)
     dataset = tf.data.Dataset.from_tensor_slices(tensors)

@@ -29,6 +29,7 @@ from hypergrid_jax.tasks import (
   definitions,
   glue,
   module_files,
+  prefixes,
   super_glue,
   toml_scores,
 )
@@ -48,7 +49,12 @@ _IMPORTED: dict[pathlib.Path, dict[str, str]] = {}
 
 
 def seqio_task(
-  name: str, *, source: str, vocabulary: str, allow_download: bool = True
+  name: str,
+  *,
+  source: str,
+  vocabulary: str,
+  task_prefix: bool = True,
+  allow_download: bool = True,
 ) -> seqio.Task:
   """Returns a task that reads a source and writes a vocabulary's ids.
 
@@ -61,6 +67,8 @@ def seqio_task(
     source: 'tfds', 'sample' or 'files:DIR'; a task that brings its own rows
       reads those, and only changes its vocabulary.
     vocabulary: 'sample', 'bytes' or the path of a SentencePiece model.
+    task_prefix: whether texts begin with the name of their data set, see
+      `prefixes`; tasks of a user's own keep their text.
     allow_download: whether data that TFDS has not prepared may be downloaded,
       which is announced on the logger and first checks that the server
       answers; otherwise missing data are an error at once.
@@ -72,7 +80,9 @@ def seqio_task(
   vocab = seqio_vocabulary(vocabulary)
   task = definitions.definition(name)
   if task.benchmark != 'seqio':
-    return _make(task, _source(task, source, allow_download), vocab)
+    return _make(
+      task, _source(task, source, allow_download), vocab, task_prefix
+    )
   if task.task_file is not None:
     import_task_module(task.task_file)
   registered = seqio.TaskRegistry.get(name)
@@ -228,14 +238,19 @@ def _source(
 
 
 def _make(
-  task: TaskDefinition, source: seqio.DataSource, vocab: seqio.Vocabulary
+  task: TaskDefinition,
+  source: seqio.DataSource,
+  vocab: seqio.Vocabulary,
+  task_prefix: bool = True,
 ) -> seqio.Task:
   benchmark = _BENCHMARKS[task.benchmark]
+  left_out = not task_prefix and prefixes.has_prefix(task)
   return seqio.Task(
     task.name,
     source=source,
     preprocessors=[
       *benchmark.text_preprocessors(task),
+      *([prefixes.leave_out] if left_out else []),
       seqio.preprocessors.tokenize,
       seqio.CacheDatasetPlaceholder(),
       seqio.preprocessors.append_eos_after_trim,

@@ -45,6 +45,9 @@ class DataConfig:
       last at least `inputs_length`. Examples of similar length come in the same
       batch, whose rows have the shortest of these lengths that holds them. None
       gives all rows one length.
+    task_prefix: whether the texts of GLUE and SuperGLUE begin with the name of
+      their data set ("cola sentence: ..."), as T5's do. HyperFormer's authors
+      leave it out where the task is given by its id.
     protocol: which rows are trained on, evaluated on and tested on:
       't5' takes the published splits, 'hyperformer' makes a labelled test set
       of the public rows (`hypergrid_jax.tasks.protocols`).
@@ -80,6 +83,7 @@ class DataConfig:
   batch_size: int = 128
   pack: bool = True
   length_buckets: tuple[int, ...] | None = None
+  task_prefix: bool = True
   protocol: Literal['t5', 'hyperformer'] = 't5'
   mixing: Literal['proportional', 'equal', 'registered'] | None = None
   rate_cap: int | None = None
@@ -111,8 +115,8 @@ class DataConfig:
     _check_choice('protocol', self.protocol, ('t5', 'hyperformer'))
     _check_choice('tasks_per_batch', self.tasks_per_batch, ('mixed', 'one'))
     _check_choice('missing_train', self.missing_train, ('error', 'skip'))
-    if not isinstance(self.pack, bool):
-      raise UserError(f'data.pack is {self.pack!r}; expected True or False.')
+    for field in ('pack', 'task_prefix'):
+      _check_boolean(field, getattr(self, field))
     if not _is_number(self.temperature) or self.temperature <= 0:
       raise UserError(
         f'data.temperature is {self.temperature!r}; expected a number above 0.'
@@ -211,6 +215,11 @@ def _is_number(value) -> bool:
 def _check_text(field: str, value):
   if not isinstance(value, str) or not value:
     raise UserError(f'data.{field} is {value!r}; expected a non-empty string.')
+
+
+def _check_boolean(field: str, value):
+  if not isinstance(value, bool):
+    raise UserError(f'data.{field} is {value!r}; expected True or False.')
 
 
 def _check_integer(field: str, value, *, minimum: int):

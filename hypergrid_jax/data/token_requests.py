@@ -34,6 +34,7 @@ class TokenRequest:
     task_file: the file or module that defines the task, for processes that do
       not know it yet; None for the tasks of this package.
     part: which rows of the split, as `tasks.protocols` names them; '' for all.
+    task_prefix: whether texts begin with the name of their data set.
   """
 
   task: str
@@ -43,6 +44,7 @@ class TokenRequest:
   lengths: tuple[int, int]
   task_file: str | None = None
   part: str = ''
+  task_prefix: bool = True
 
   @property
   def label(self) -> str:
@@ -72,6 +74,7 @@ def fingerprint(request: TokenRequest, vocabulary: Vocabulary) -> str:
     'task': request.task,
     'split': request.split,
     'part': request.part,
+    'task_prefix': request.task_prefix,
     'lengths': list(request.lengths),
     'vocabulary': vocabulary.fingerprint,
     'rows': sources.source_fingerprint(request.source, task, request.split),

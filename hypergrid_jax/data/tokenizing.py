@@ -161,7 +161,10 @@ def _task(request: TokenRequest):
   with installation.loading_tensorflow():
     from hypergrid_jax.tasks import registry, split_parts
   task = registry.seqio_task(
-    request.task, source=request.source, vocabulary=request.vocabulary
+    request.task,
+    source=request.source,
+    vocabulary=request.vocabulary,
+    task_prefix=request.task_prefix,
   )
   if request.part:
     task = task.replace(

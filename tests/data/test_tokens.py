@@ -267,12 +267,13 @@ def test_fingerprint_follows_everything_the_tokens_depend_on(
     mark(lengths=(19, 4)),
     mark(lengths=(18, 3)),
     mark(vocabulary='bytes'),
+    mark(task_prefix=False),
     mark(source='sample'),
     mark(source='sample', split='validation'),
     mark(source='sample', split='validation', task='super_glue_boolq'),
     mark(task='super_glue_boolq', source='sample'),
   }
-  assert len(marks) == 8
+  assert len(marks) == 9
   path = tmp_path / 'data' / 'super_glue' / 'multirc' / 'train.jsonl.gz'
   rows = path.read_bytes()
   path.write_bytes(gzip.compress(gzip.decompress(rows) + b'\n'))
