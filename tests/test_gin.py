@@ -297,6 +297,7 @@ def test_every_file_is_tested_here():
     },
     'protocols': set(protocols.PROTOCOLS),
     'samplers': set(SAMPLERS),
+    'papers': {path.stem for path in (GIN / 'papers').iterdir()},  # test_papers
     'runs': set(RUNS),
   }
   for path in GIN.rglob('*.gin'):
@@ -304,11 +305,12 @@ def test_every_file_is_tested_here():
 
 
 def test_a_required_value_has_no_good_default():
-  # Which vocabulary a pre-trained size needs cannot be guessed offline.
+  # Which vocabulary a pre-trained size needs, and where its parameters are,
+  # cannot be guessed.
   required = {
     re.match(r'\S+', line)[0]
     for path in GIN.rglob('*.gin')
     for line in path.read_text().splitlines()
     if '%gin.REQUIRED' in line
   }
-  assert required == {'data.vocabulary'}
+  assert required == {'data.vocabulary', 'train.initial_checkpoint'}
