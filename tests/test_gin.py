@@ -88,7 +88,8 @@ def test_a_run_parses_and_builds(name):
 @pytest.mark.parametrize('name', RUNS)
 def test_a_run_begins_with_its_command(name):
   first = (GIN / 'runs' / f'{name}.gin').read_text().splitlines()[0]
-  assert first.startswith(f'# hypergrid train --gin_file=gin/runs/{name}.gin')
+  verb = 'compare' if name == 'compare' else 'train'
+  assert first.startswith(f'# hypergrid {verb} --gin_file=gin/runs/{name}.gin')
 
 
 def test_the_plain_quickstart_differs_in_the_method_only():
