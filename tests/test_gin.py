@@ -88,7 +88,8 @@ def test_a_run_parses_and_builds(name):
 @pytest.mark.parametrize('name', RUNS)
 def test_a_run_begins_with_its_command(name):
   first = (GIN / 'runs' / f'{name}.gin').read_text().splitlines()[0]
-  assert first.startswith(f'# hypergrid train --gin_file=gin/runs/{name}.gin')
+  verb = 'compare' if name == 'compare' else 'train'
+  assert first.startswith(f'# hypergrid {verb} --gin_file=gin/runs/{name}.gin')
 
 
 def test_the_plain_quickstart_differs_in_the_method_only():
@@ -297,6 +298,7 @@ def test_every_file_is_tested_here():
     },
     'protocols': set(protocols.PROTOCOLS),
     'samplers': set(SAMPLERS),
+    'papers': {path.stem for path in (GIN / 'papers').iterdir()},  # test_papers
     'runs': set(RUNS),
   }
   for path in GIN.rglob('*.gin'):
@@ -304,11 +306,12 @@ def test_every_file_is_tested_here():
 
 
 def test_a_required_value_has_no_good_default():
-  # Which vocabulary a pre-trained size needs cannot be guessed offline.
+  # Which vocabulary a pre-trained size needs, and where its parameters are,
+  # cannot be guessed.
   required = {
     re.match(r'\S+', line)[0]
     for path in GIN.rglob('*.gin')
     for line in path.read_text().splitlines()
     if '%gin.REQUIRED' in line
   }
-  assert required == {'data.vocabulary'}
+  assert required == {'data.vocabulary', 'train.initial_checkpoint'}
