@@ -17,7 +17,7 @@ from typing import Any
 from hypergrid_jax import errors, field_types, gin_reader
 
 # Field of `RunConfig` -> the names that can fill it; the first one is the
-# default, but for the method, where the default is none.
+# default, but for the parts that a run may lack, where the default is none.
 PARTS: dict[str, dict[str, str]] = {
   'model': {'T5Config': 'hypergrid_jax.t5_config:T5Config'},
   'method': {
@@ -25,6 +25,9 @@ PARTS: dict[str, dict[str, str]] = {
     'Adapters': 'hypergrid_jax.methods.adapters:AdaptersConfig',
     'HyperFormer': 'hypergrid_jax.methods.hyperformer:HyperFormerConfig',
     'CAMTL': 'hypergrid_jax.methods.ca_mtl:CAMTLConfig',
+  },
+  'sampler': {
+    'UncertaintySampling': 'hypergrid_jax.uncertainty:UncertaintySampling',
   },
   'data': {'data': 'hypergrid_jax.data.config:DataConfig'},
   'optimizer': {
@@ -40,7 +43,7 @@ PARTS: dict[str, dict[str, str]] = {
   'evaluate': {'evaluate': 'hypergrid_jax.evaluate:EvaluateConfig'},
   'mesh': {'mesh': 'hypergrid_jax.partitioning:MeshConfig'},
 }
-OPTIONAL_PARTS = ('method',)
+OPTIONAL_PARTS = ('method', 'sampler')
 COMBINED_PARTS = ('method',)  # a run may have several at once
 # Command-line flags that are short for a binding; their values are strings, or
 # lists of strings for a flag that may be repeated.
@@ -60,6 +63,8 @@ class RunConfig:
     model: `T5Config`.
     method: a method's configuration, a tuple of those of several methods that
       are used together, or None for a plain T5.
+    sampler: `UncertaintySampling`, which chooses what a step trains on by what
+      the model is uncertain of; None draws rows at the rates of `data`.
     data: `DataConfig`.
     optimizer: `Adafactor` or `AdamW`.
     schedule: `Constant`, `RsqrtDecay` or `LinearWarmup`.
@@ -70,6 +75,7 @@ class RunConfig:
 
   model: Any
   method: Any
+  sampler: Any
   data: Any
   optimizer: Any
   schedule: Any

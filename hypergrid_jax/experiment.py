@@ -222,7 +222,7 @@ def _train_and_evaluate(
     bar = stack.enter_context(
       progress.bar(console, 'training', config.num_steps, done=start)
     )
-    meter = Meter(batches, share=rows.share)
+    meter = Meter(batches, share=rows.share, trained=loader.trained_fraction)
     hooks = _Hooks(setup, checkpoints, recorder, meter, bar, preempted, console)
     state = train_lib.train(
       config,

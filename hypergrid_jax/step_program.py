@@ -9,6 +9,7 @@ import jax
 from hypergrid_jax import partitioning, row_parts, run_setup, types
 from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
+from hypergrid_jax.data import candidates
 from hypergrid_jax.data import loader as loader_lib
 
 
@@ -60,18 +61,27 @@ def temporary_bytes(stats: Any) -> int:
 
 
 def lower_step(
-  setup: run_setup.Setup, batch: types.Batch
+  setup: run_setup.Setup,
+  batch: types.Batch,
+  *,
+  selector: train_lib.Selector | None = None,
 ) -> jax.stages.Lowered:
   """Traces the train step of a run for batches like `batch`.
 
   Args:
     setup: the run; `jax.set_mesh(setup.mesh)` is in force.
     batch: all rows of a batch, of which the shapes matter.
+    selector: see `train.make_train_step`.
   """
   everywhere = partitioning.replicated(setup.mesh)
   step = jax.jit(
     train_lib.make_train_step(
-      setup.model, setup.tx, setup.run.train, trained=setup.trained
+      setup.model,
+      setup.tx,
+      setup.run.train,
+      trained=setup.trained,
+      selector=selector,
+      row_sharding=setup.rows,
     ),
     donate_argnums=0,
     # Without, the compiler may return the state in other places than it got
@@ -92,11 +102,17 @@ def lower_step(
 
 
 def compile_step(
-  setup: run_setup.Setup, loader: loader_lib.Loader
+  setup: run_setup.Setup,
+  loader: loader_lib.Loader | candidates.CandidateLoader,
 ) -> StepProgram:
   """Compiles the train step for every shape that the loader's batches have."""
+  selector = run_setup.make_selector(
+    setup.run, setup.model, loader.tasks, setup.corpus.vocabulary
+  )
   compiled = {
-    batch.encoder_input_tokens.shape[1]: lower_step(setup, batch).compile()
+    batch.encoder_input_tokens.shape[1]: lower_step(
+      setup, batch, selector=selector
+    ).compile()
     for batch in loader.shapes()
   }
   return StepProgram(compiled, row_parts.row_parts(setup.rows))

@@ -144,7 +144,8 @@ def _some(devices: list[str]) -> str:
 
 def show_mixture(data: dict[str, Any], *, console: Console) -> None:
   """Prints what `Loader.summary` says: the tasks, and how full rows are."""
-  table = Table(title='Mixture')
+  looked_at = data.get('candidates')
+  table = Table(title='Candidates' if looked_at else 'Mixture')
   for heading in (
     'task',
     'examples',
@@ -166,6 +167,15 @@ def show_mixture(data: dict[str, Any], *, console: Console) -> None:
       f'{row["epochs"]:.2f}',
     )
   console.print(table)
+  if looked_at:
+    console.print(
+      f'A step looks at {looked_at["rows"]} rows with'
+      f' {looked_at["tokens"]:,.0f} tokens, {looked_at["per_task"]} of each'
+      ' task, and trains on those that the model is least certain of: the table'
+      ' says what it looks at.',
+      highlight=False,
+      markup=False,
+    )
   console.print(
     f'A step has {data["rows_per_batch"]} rows and'
     f' {data["tokens_per_batch"]:,.0f} tokens; padding:'

@@ -41,6 +41,9 @@ MAY_IMPORT = {
   'ops.*': ('current_mesh', 'ops.*'),
   'losses': (),
   'decoding': ('losses', 'model'),
+  # What a step trains on, when it asks the model; a model is given.
+  'uncertainty_labels': (),
+  'uncertainty': ('losses', 'uncertainty_labels'),
   # The optimiser and where arrays lie.
   'current_mesh': (),
   'partitioning': ('current_mesh',),
@@ -126,9 +129,11 @@ MAY_IMPORT = {
     'progress',
     'run_directory',
     'state',
+    'tasks.definitions',
     'tasks.task_files',
     'train',
     'trainable',
+    'uncertainty',
   ),
   'experiment': (
     'agreement',

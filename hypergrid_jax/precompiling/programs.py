@@ -103,9 +103,7 @@ def build(run: run_setup.Run, topology: Topology) -> Parts:
     devices=topology.devices,
   )
   rules = run.mesh.axis_rules()
-  partitioning.check_batch_size(
-    run.data.batch_size, mesh, rules, microbatches=run.train.microbatches
-  )
+  run_setup.check_rows(run, mesh)
   rows = [run.evaluate.batch_size]
   partitioning.partition_spec(
     'evaluate.batch_size', rows, ['batch'], mesh, rules

@@ -256,10 +256,9 @@ def test_candidates_walk_through_every_tasks_epochs(corpus, packed):
   drawn = {name: [] for name in COUNTS}
   for n in range(steps):
     batch = loader.candidates(n, per_task)
-    assert batch.task_ids.tolist() == [
-      TASK_IDS[name] for name in COUNTS for _ in range(per_task)
-    ]
-    for line, name in enumerate(np.repeat([*COUNTS], per_task).tolist()):
+    names = [*COUNTS] * per_task
+    assert batch.task_ids.tolist() == [TASK_IDS[name] for name in names]
+    for line, name in enumerate(names):
       drawn[name].append(stores.segments(batch, line))
   for name, store in corpus.items():
     known, size = stores.examples(store), loader.packed[name].num_rows
