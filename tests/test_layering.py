@@ -92,8 +92,10 @@ MAY_IMPORT = {
   'progress': (),
   'recorder': ('predictions',),
   'run_directory': ('predictions',),
+  'flops': (),
   'step_program': (
     'data.*',
+    'flops',
     'partitioning',
     'row_parts',
     'run_setup',
@@ -262,6 +264,7 @@ MAY_IMPORT = {
     'run_setup',
     'state',
     'step_program',
+    'tasks.definitions',
     'tasks.task_files',
     'trainable',
   ),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hypergrid_jax.data import use
 from hypergrid_jax.data.assembly import empty_batch, fill_rows
 from hypergrid_jax.data.bucketing import BucketSampler
 from hypergrid_jax.data.mapped_memory import MappedMemory
@@ -158,6 +159,11 @@ class Loader:
       length = self._bucketed.row_length(n)
     return self._assembled(tasks, rows, (length, decoder_length))
 
+  def data_use(self, saved: Mapping[str, Any]) -> use.NotMeasured:
+    """Returns what measures the use of the data: nothing."""
+    del saved
+    return use.NotMeasured()
+
   def shapes(self) -> list[Batch]:
     """Returns batches of padding, one of each shape that `batch` may have."""
     encoder, decoder = self.row_lengths
@@ -198,14 +204,22 @@ class Loader:
         ' number of candidates per task.'
       )
     size = total // num_hosts
-    places = np.arange(host * size, (host + 1) * size)
-    tasks = places % len(self.tasks)
-    numbers = n * per_task + places // len(self.tasks)
-    rows = np.empty_like(places)
-    for task in np.unique(tasks):
-      mine = tasks == task
-      rows[mine] = self._in_order.task_rows(int(task), numbers[mine])
-    return self._assembled(tasks, rows, self.row_lengths)
+    mine = slice(host * size, (host + 1) * size)
+    tasks, rows = self.candidate_rows(n, per_task)
+    return self._assembled(tasks[mine], rows[mine], self.row_lengths)
+
+  def candidate_rows(
+    self, n: int, per_task: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which rows `candidates` gives to all hosts together.
+
+    Returns:
+      Index into `tasks` and row within that task, both [T per_task] int64.
+    """
+    count = len(self.tasks)
+    numbers = n * per_task + np.arange(per_task)
+    rows = [self._in_order.task_rows(task, numbers) for task in range(count)]
+    return np.tile(np.arange(count), per_task), np.stack(rows, axis=1).ravel()
 
   def _assembled(self, tasks, rows, row_lengths) -> Batch:
     batch = empty_batch(len(rows), row_lengths, self.max_segments)
