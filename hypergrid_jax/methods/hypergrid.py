@@ -349,12 +349,13 @@ class GatedMlpBlock(layers.MlpBlock):
     else:
       state = cond.shared
 
-    def multiply(name, u):
+    def multiply(name, u, rectifier=None):
       if name not in self.gated:
-        return self.plain_matmul(name, u)
+        return self.plain_matmul(name, u, rectifier)
       gate = cond.per_layer[name]
       if self.method.variant == 'L':
-        return self._scale_outputs(name, u, state, gate, segments)
+        y = self.plain_matmul(name, u, rectifier)
+        return self._scale_outputs(y, state, gate, segments)
       return gated_matmul.gated_matmul(
         u.astype(self.dtype),
         getattr(self, name)[...],
@@ -365,15 +366,16 @@ class GatedMlpBlock(layers.MlpBlock):
         offset=gate['offset'],
         implementation=self.method.implementation,
         partition=self.partition(name),
+        rectifier=rectifier,
       )
 
     return multiply
 
-  def _scale_outputs(self, name, u, state, gate, segments):
+  def _scale_outputs(self, y, state, gate, segments):
     values = nnx.sigmoid(factor(gate['factors']['col'], state))
     values = gate['offset'] + gate['scale'] * values
     values = conditioning.per_token(values, segments.ids)
-    return self.plain_matmul(name, u) * values.astype(self.dtype)
+    return y * values.astype(self.dtype)
 
 
 def partition(name: str, rules: partitioning.Rules) -> partitions.Partition:

@@ -15,8 +15,8 @@ rows. The rows of a decoding step are so few that one batched matmul does all.
 the batch, share their gate.
 
 A form's `spread` makes the gate factors from those per segment, `factor_spec`
-says how a mesh divides them, and `backward` returns the gradients of u, kernel,
-row and col. Gates are pairs (offset, scale).
+says how a mesh divides them, and `gradients` returns those of u, kernel, row
+and col. Gates are pairs (offset, scale).
 """
 
 import dataclasses
@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from hypergrid_jax import rectifying
 from hypergrid_jax.ops import segments
 
 # Blocks up to this many are unrolled; more are scanned, which keeps compile
@@ -44,6 +45,13 @@ class Form:
   def blocks(self, rows: int, columns: int) -> tuple[int, int]:
     """The grid as the form wants it: this one or a finer one."""
     return rows, columns
+
+  def backward(self, u, kernel, row, col, gate, dy, slope=None):
+    """Gradients of u, kernel, row and col; with a slope of what u rectifies."""
+    du, *others = self.gradients(u, kernel, row, col, gate, dy)
+    if slope is not None:
+      du = rectifying.gradient(slope, u, du)
+    return du, *others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +78,7 @@ class BlockLoop(Form):
     y = forward(_flat(u), kernel, _flat(row), _flat(col), gate)
     return y.astype(u.dtype).reshape(*u.shape[:2], -1)
 
-  def backward(self, u, kernel, row, col, gate, dy):
+  def gradients(self, u, kernel, row, col, gate, dy):
     """Gradients of u, kernel, row and col."""
     backward = _rows_backward if self.cut == 'rows' else _columns_backward
     du, dkernel, drow, dcol = backward(
@@ -106,7 +114,7 @@ class WeightPerRow(Form):
 
     return jax.lax.scan(one, None, (u, row, col))[1]
 
-  def backward(self, u, kernel, row, col, gate, dy):
+  def gradients(self, u, kernel, row, col, gate, dy):
     """Gradients of u, kernel, row and col."""
 
     def one(dkernel, inputs):
@@ -143,7 +151,7 @@ class OneWeight(Form):
     """[B, L, N] in u's dtype."""
     return u @ _gated_weight(kernel, row, col, gate)
 
-  def backward(self, u, kernel, row, col, gate, dy):
+  def gradients(self, u, kernel, row, col, gate, dy):
     """Gradients of u, kernel, row and col."""
     _, pull = jax.vjp(lambda *x: self.forward(*x, gate), u, kernel, row, col)
     return pull(dy)
