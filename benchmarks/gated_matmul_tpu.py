@@ -34,7 +34,7 @@ TOKENS = ROWS * LENGTH
 # wo and wi of T5 base and large. The first grids are the fast ones.
 GRIDS = {
   (3072, 768): ((8, 6), (32, 6), (8, 3), (8, 8), (16, 16), (32, 32)),
-  (768, 3072): ((8, 6), (8, 12), (8, 8), (16, 16), (32, 32)),
+  (768, 3072): ((8, 6), (32, 6), (8, 8), (16, 16), (32, 32)),
   (4096, 1024): ((8, 8), (8, 4), (32, 8), (16, 16), (32, 32)),
   (1024, 4096): ((8, 8), (8, 16), (16, 16), (32, 32)),
 }
@@ -179,6 +179,16 @@ def compile_missing(wanted) -> None:
       print(cell, values['ratio'], values['over_single_gate'], flush=True)
 
 
+def compile_grids(generations, kernel, grid, *, rectified=False) -> None:
+  """Compiles one kernel or all, with one grid or all, where not kept."""
+  compile_missing(
+    (generation, shape, each, rectified and each != (1, 1))
+    for generation in generations
+    for shape in ([kernel] if kernel else GRIDS)
+    for each in ((1, 1), *([grid] if grid else GRIDS[shape]))
+  )
+
+
 def sizes(text: str) -> tuple[int, int]:
   """'8x6' -> (8, 6)."""
   first, second = text.split('x')
@@ -195,11 +205,11 @@ def main() -> None:
   parser.add_argument('--grid', type=sizes, help='such as 8x6')
   parser.add_argument('--rectified', action='store_true')
   options = parser.parse_args()
-  compile_missing(
-    (generation, kernel, grid, options.rectified and grid != (1, 1))
-    for generation in options.tpu.split(',')
-    for kernel in ([options.kernel] if options.kernel else GRIDS)
-    for grid in ((1, 1), *([options.grid] if options.grid else GRIDS[kernel]))
+  compile_grids(
+    options.tpu.split(','),
+    options.kernel,
+    options.grid,
+    rectified=options.rectified,
   )
 
 

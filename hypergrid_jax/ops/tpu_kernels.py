@@ -207,7 +207,9 @@ def _columns_gradients(
     gate, slope = _gate(form, strip, bands[...])
     product = _dot(_strip(weights, s, width), dy[:, place], (1, 1))
     product = product.reshape(x.shape)
-    total = total + product * gate[:, None, :]
+    # A slope of all features costs nothing where it scales the gate.
+    back = gate if u_slope is None else u_slope * gate
+    total = total + product * back[:, None, :]
     dz = jnp.sum(product * x, axis=1) * slope
     dstrips[s : s + 1, :] = jnp.sum(dz * bands[...], axis=0, keepdims=True)
     dband = dband + dz * strip
@@ -217,7 +219,7 @@ def _columns_gradients(
     else:
       dkernel[:, place] += _dot(scaled, dy[:, place], (1, 0))
   if u_slope is not None:
-    total = rectifying.gradient(u_slope, x, total)
+    total = jnp.where(x > 0, total, 0.0)
   du[...] = total.reshape(du.shape[::-1]).T.astype(du.dtype)
   dbands[...] = dband
 
