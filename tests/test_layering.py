@@ -20,9 +20,10 @@ BASE = ('', 'errors', 'types', 'tree_paths', 't5_config', 'atomic_files')
 
 MAY_IMPORT = {
   # The model. t5 imports no method: it is given extension points.
-  'layers': (),
+  'layers': ('rectifying',),
+  'rectifying': (),
   'extension': ('layers', 'partitioning'),
-  'stacks': ('layers', 'extension', 'partitioning'),
+  'stacks': ('layers', 'extension', 'partitioning', 'rectifying'),
   't5': ('layers', 'extension', 'partitioning', 'stacks'),
   'model': ('extension', 'partitioning', 't5'),
   'conditioning': ('layers',),
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     'ops.*',
   ),
   'bottleneck': (),
-  'ops.*': ('current_mesh', 'ops.*'),
+  'ops.*': ('current_mesh', 'ops.*', 'rectifying'),
   'losses': (),
   'decoding': ('losses', 'model'),
   # What a step trains on, when it asks the model; a model is given.

@@ -349,15 +349,16 @@ class GatedMlpBlock(layers.MlpBlock):
     if self.reads_input:
       state = read_state(self.method.state, x, segments)
 
-    def multiply(name, u):
+    def multiply(name, u, rectifier=None):
       if name not in self.gated:
-        return self.plain_matmul(name, u)
+        return self.plain_matmul(name, u, rectifier)
       gate = cond.per_layer[name]
       factors = gate['factors']
       if state is not None:
         factors = {side: factor(x, state) for side, x in factors.items()}
       if self.method.variant == 'L':
-        return self._scale_outputs(name, u, factors['col'], gate, segments)
+        y = self.plain_matmul(name, u, rectifier)
+        return self._scale_outputs(y, factors['col'], gate, segments)
       return gated_matmul.gated_matmul(
         u.astype(self.dtype),
         getattr(self, name)[...],
@@ -368,15 +369,16 @@ class GatedMlpBlock(layers.MlpBlock):
         offset=gate['offset'],
         implementation=self.method.implementation,
         partition=self.partition(name),
+        rectifier=rectifier,
       )
 
     return multiply
 
-  def _scale_outputs(self, name, u, col, gate, segments):
+  def _scale_outputs(self, y, col, gate, segments):
     values = nnx.sigmoid(col)
     values = gate['offset'] + gate['scale'] * values
     values = conditioning.per_token(values, segments.ids)
-    return self.plain_matmul(name, u) * values.astype(self.dtype)
+    return y * values.astype(self.dtype)
 
 
 def partition(name: str, rules: partitioning.Rules) -> partitions.Partition:

@@ -17,8 +17,8 @@ add up stays in the cache.
 the batch, share their gate.
 
 A form's `spread` makes the gate factors from those per segment, `factor_spec`
-says how a mesh divides them, and `backward` returns the gradients of u, kernel,
-row and col. Gates are pairs (offset, scale).
+says how a mesh divides them, and `gradients` returns those of u, kernel, row
+and col. Gates are pairs (offset, scale).
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from hypergrid_jax import rectifying
 from hypergrid_jax.ops import segments
 
 # Blocks up to this many are unrolled; more are scanned, which keeps compile
@@ -46,6 +47,13 @@ class Form:
   def blocks(self, rows: int, columns: int) -> tuple[int, int]:
     """The grid as the form wants it: this one or a finer one."""
     return rows, columns
+
+  def backward(self, u, kernel, row, col, gate, dy, slope=None):
+    """Gradients of u, kernel, row and col; with a slope of what u rectifies."""
+    du, *others = self.gradients(u, kernel, row, col, gate, dy)
+    if slope is not None:
+      du = rectifying.gradient(slope, u, du)
+    return du, *others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +89,7 @@ class BlockLoop(Form):
     _, y = jax.lax.scan(one, None, self._parts(u, row, col))
     return y.reshape(*u.shape[:2], -1)
 
-  def backward(self, u, kernel, row, col, gate, dy):
+  def gradients(self, u, kernel, row, col, gate, dy):
     """Gradients of u, kernel, row and col."""
     backward = _rows_backward if self.cut == 'rows' else _columns_backward
 
@@ -133,7 +141,7 @@ class WeightPerRow(Form):
 
     return jax.lax.scan(one, None, (u, row, col))[1]
 
-  def backward(self, u, kernel, row, col, gate, dy):
+  def gradients(self, u, kernel, row, col, gate, dy):
     """Gradients of u, kernel, row and col."""
 
     def one(dkernel, inputs):
@@ -170,7 +178,7 @@ class OneWeight(Form):
     """[B, L, N] in u's dtype."""
     return u @ _gated_weight(kernel, row, col, gate)
 
-  def backward(self, u, kernel, row, col, gate, dy):
+  def gradients(self, u, kernel, row, col, gate, dy):
     """Gradients of u, kernel, row and col."""
     _, pull = jax.vjp(lambda *x: self.forward(*x, gate), u, kernel, row, col)
     return pull(dy)
