@@ -138,3 +138,11 @@ def test_methods_are_drawn_at_an_average_that_all_have():
   assert report.common_average([one]) == everything
   assert report.common_average([one, other, failed]) == AVERAGE
   assert report.common_average([failed]) is None
+
+
+def test_averages_stand_below_the_tasks_of_all_methods():
+  found = comparison()
+  other = Line('super_glue_cb', 'accuracy')
+  extra = Column({other: Statistic((1.0,))}, PLAIN, steps=1, seeds=(0,))
+  table = Comparison({**found.columns, 'extra': extra}, {})
+  assert report.lines(table) == [F1, ACCURACY, other, AVERAGE]
