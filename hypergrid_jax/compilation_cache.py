@@ -25,12 +25,16 @@ def turn_on() -> pathlib.Path | None:
   JAX_COMPILATION_CACHE_DIR names another place, and
   JAX_ENABLE_COMPILATION_CACHE=false switches it off: what the user has set
   stays. A directory that cannot be written is no mistake; programs are then
-  compiled each time.
+  compiled each time. To be called when the processes of a run are connected:
+  several on CPUs keep nothing, whatever is set, since a program that was read
+  back waits for the others' messages in vain (JAX 0.10.2, Gloo).
 
   Returns:
     The directory; None where JAX's own settings hold, or none can be made.
   """
   config = jax.config
+  if jax.process_count() > 1 and jax.default_backend() == 'cpu':
+    config.update('jax_enable_compilation_cache', False)
   if (
     config.jax_compilation_cache_dir or not config.jax_enable_compilation_cache
   ):

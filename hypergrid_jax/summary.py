@@ -131,6 +131,15 @@ def show(
   )
   if mixture:
     show_mixture(facts['data'], console=console)
+  flops = facts['flops_per_step']
+  if flops['selection']:
+    console.print(
+      f'Choosing the rows takes {flops["selection"] / flops["step"]:.0%} of the'
+      f' {flops["step"] / 1e9:,.1f} GFLOPs of a step: its matrix products,'
+      ' counted in the program.',
+      highlight=False,
+      markup=False,
+    )
   for note in notes:
     console.print(f'Note: {note}', highlight=False, markup=False)
 

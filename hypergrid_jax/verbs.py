@@ -313,7 +313,6 @@ def _together(options: argparse.Namespace) -> 'Iterator[Console]':
   """
   from hypergrid_jax import clusters, compilation_cache
 
-  compilation_cache.turn_on()
   cluster = clusters.find(
     options.distributed,
     coordinator=options.coordinator,
@@ -322,6 +321,7 @@ def _together(options: argparse.Namespace) -> 'Iterator[Console]':
   )
   console = _console()
   if cluster is None:
+    compilation_cache.turn_on()
     yield console
     return
 
@@ -333,6 +333,7 @@ def _together(options: argparse.Namespace) -> 'Iterator[Console]':
     run=' '.join(options.arguments),
     timeout_seconds=options.start_timeout,
   ):
+    compilation_cache.turn_on()
     yield console
 
 

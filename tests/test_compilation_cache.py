@@ -53,6 +53,17 @@ def test_it_can_be_switched_off(tmp_path):
   assert not (tmp_path / 'cache').exists()
 
 
+def test_several_processes_on_cpus_keep_nothing(tmp_path, monkeypatch):
+  jax.config.update('jax_compilation_cache_dir', '/elsewhere')
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  assert compilation_cache.turn_on() is None
+  assert not jax.config.jax_enable_compilation_cache
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+  jax.config.update('jax_enable_compilation_cache', True)
+  jax.config.update('jax_compilation_cache_dir', None)
+  assert compilation_cache.turn_on() is not None
+
+
 def test_a_place_that_cannot_be_written_is_no_mistake(tmp_path):
   (tmp_path / 'cache').write_text('a file')
   assert compilation_cache.turn_on() is None

@@ -23,6 +23,7 @@ from hypergrid_jax import (
   extension,
   predictions,
   progress,
+  run_batches,
   run_directory,
   run_setup,
   step_program,
@@ -129,7 +130,7 @@ def timed(function: Callable[..., Any]) -> Callable[..., float]:
 
 def _step(setup: run_setup.Setup) -> Callable[[int], float]:
   """A function that times one step on a batch by its number."""
-  loader = run_setup.make_loader(setup.run, setup.corpus)
+  loader = run_batches.make_loader(setup.run, setup.corpus)
   key = jax.random.key(setup.run.train.seed)
   with jax.set_mesh(setup.mesh):
     program = step_program.compile_step(setup, loader)
@@ -158,8 +159,8 @@ def _condition(setup: run_setup.Setup) -> Callable[[int], float] | None:
 
 def _selection(setup: run_setup.Setup) -> Callable[[int], float] | None:
   """A function that times the choice of rows; None where there is none."""
-  loader = run_setup.make_loader(setup.run, setup.corpus)
-  selector = run_setup.make_selector(
+  loader = run_batches.make_loader(setup.run, setup.corpus)
+  selector = run_batches.make_selector(
     setup.run, setup.model, loader.tasks, setup.corpus.vocabulary
   )
   if selector is None:
@@ -173,7 +174,7 @@ def _alone(
   setup: run_setup.Setup, function: Callable[[types.Params, types.Batch], Any]
 ) -> Callable[[int], float]:
   """A function that times `function` on a batch by its number."""
-  loader = run_setup.make_loader(setup.run, setup.corpus)
+  loader = run_batches.make_loader(setup.run, setup.corpus)
   params = setup.model.init(jax.random.key(0))
 
   def call(batch):

@@ -1,9 +1,11 @@
 """Candidates as batches, for steps that choose what they train on."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from hypergrid_jax.data import use
 from hypergrid_jax.data.assembly import empty_batch
 from hypergrid_jax.data.loader import Loader
 from hypergrid_jax.errors import UserError
@@ -51,6 +53,14 @@ class CandidateLoader:
   def batch(self, n: int, host: int = 0, num_hosts: int = 1) -> Batch:
     """Returns this host's candidates of step n; see `Loader.candidates`."""
     return self._loader.candidates(n, self.per_task, host, num_hosts)
+
+  def data_use(self, saved: Mapping[str, Any]) -> use.DataUse:
+    """Returns what measures the use of the data, going on from `saved`."""
+    return use.DataUse(
+      self._loader.packed,
+      lambda step: self._loader.candidate_rows(step, self.per_task),
+      saved,
+    )
 
   def shapes(self) -> list[Batch]:
     """Returns batches of padding, one of each shape that `batch` may have."""

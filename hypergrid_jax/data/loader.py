@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hypergrid_jax.data import use
 from hypergrid_jax.data.assembly import empty_batch, fill_rows
 from hypergrid_jax.data.bucketing import BucketSampler
 from hypergrid_jax.data.mapped_memory import MappedMemory
@@ -158,6 +159,11 @@ class Loader:
       length = self._bucketed.row_length(n)
     return self._assembled(tasks, rows, (length, decoder_length))
 
+  def data_use(self, saved: Mapping[str, Any]) -> use.NotMeasured:
+    """Returns what measures the use of the data: nothing."""
+    del saved
+    return use.NotMeasured()
+
   def shapes(self) -> list[Batch]:
     """Returns batches of padding, one of each shape that `batch` may have."""
     encoder, decoder = self.row_lengths
@@ -198,14 +204,22 @@ class Loader:
         ' number of candidates per task.'
       )
     size = total // num_hosts
-    places = np.arange(host * size, (host + 1) * size)
-    tasks = places % len(self.tasks)
-    numbers = n * per_task + places // len(self.tasks)
-    rows = np.empty_like(places)
-    for task in np.unique(tasks):
-      mine = tasks == task
-      rows[mine] = self._in_order.task_rows(int(task), numbers[mine])
-    return self._assembled(tasks, rows, self.row_lengths)
+    mine = slice(host * size, (host + 1) * size)
+    tasks, rows = self.candidate_rows(n, per_task)
+    return self._assembled(tasks[mine], rows[mine], self.row_lengths)
+
+  def candidate_rows(
+    self, n: int, per_task: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which rows `candidates` gives to all hosts together.
+
+    Returns:
+      Index into `tasks` and row within that task, both [T per_task] int64.
+    """
+    count = len(self.tasks)
+    numbers = n * per_task + np.arange(per_task)
+    rows = [self._in_order.task_rows(task, numbers) for task in range(count)]
+    return np.tile(np.arange(count), per_task), np.stack(rows, axis=1).ravel()
 
   def _assembled(self, tasks, rows, row_lengths) -> Batch:
     batch = empty_batch(len(rows), row_lengths, self.max_segments)
@@ -351,8 +365,9 @@ def eval_batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """Yields inputs, one example per row, in batches of few different shapes.
 
-  Each example comes exactly once, in the shortest bucket that holds it; shorter
-  buckets come first, and within a bucket the store's order is kept.
+  Each example comes exactly once. Longer ones come first, and a batch has the
+  shortest bucket that holds its longest: where a length's last batch would have
+  empty rows, the next shorter examples fill them.
 
   Args:
     store: the examples.
@@ -362,8 +377,8 @@ def eval_batches(
 
   Yields:
     Example indices [batch_size] int64 and tokens [batch_size, L] int32, padded
-    with 0. Rows left over in a bucket's last batch have index -1 and hold
-    padding alone, which decoding takes as ended.
+    with 0. Rows left over in the last batch have index -1 and hold padding
+    alone, which decoding takes as ended.
 
   Raises:
     UserError: an example is longer than the last bucket.
@@ -378,14 +393,14 @@ def eval_batches(
       f'{store.task}/{store.split}: example {int(lengths.argmax())} has'
       f' {lengths.max()} tokens, but rows for evaluation hold {buckets[-1]}.'
     )
-  bucket_of = np.searchsorted(buckets, lengths)
-  for number, length in enumerate(buckets):
-    members = np.flatnonzero(bucket_of == number)
-    for first in range(0, len(members), batch_size):
-      chosen = members[first : first + batch_size]
-      indices = np.full(batch_size, -1, np.int64)
-      indices[: len(chosen)] = chosen
-      tokens = np.zeros((batch_size, length), np.int32)
-      for row, index in enumerate(chosen):
-        tokens[row, : lengths[index]] = store.inputs(index)
-      yield indices, tokens
+  # The longest first; of one length in the store's order.
+  order = np.argsort(-np.searchsorted(buckets, lengths), kind='stable')
+  for first in range(0, count, batch_size):
+    chosen = order[first : first + batch_size]
+    indices = np.full(batch_size, -1, np.int64)
+    indices[: len(chosen)] = chosen
+    length = buckets[np.searchsorted(buckets, lengths[chosen].max())]
+    tokens = np.zeros((batch_size, length), np.int32)
+    for row, index in enumerate(chosen):
+      tokens[row, : lengths[index]] = store.inputs(index)
+    yield indices, tokens

@@ -30,6 +30,7 @@ from jax.experimental import pallas as pl
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hypergrid_jax import rectifying
 from hypergrid_jax.ops import tpu_plans
 from hypergrid_jax.ops.tpu_blocks import Grid
 
@@ -80,13 +81,18 @@ def backward(
   col: Float[Array, 'Gc T'],
   form: Float[Array, '2'],
   dy: Float[Array, 'T N'],
+  *,
+  u_slope: float | None = None,
 ) -> tuple[
   Float[Array, 'T K'],
   Float[Array, 'K N'],
   Float[Array, 'Gr T'],
   Float[Array, 'Gc T'],
 ]:
-  """Returns the gradients of u, in its dtype, and of the rest, in float32."""
+  """Returns the gradients of u, in its dtype, and of the rest, in float32.
+
+  With `u_slope` the first is that of x, which u is the `rectifying.value` of.
+  """
   if plan.backward.cut == 'columns':
     width, run = kernel.shape[1] // col.shape[0], _backward_columns
   else:
@@ -95,18 +101,20 @@ def backward(
   # fill, or else on the left, which takes turning its part of u or dy.
   on_the_right = width % plan.unit == 0
   transposed = on_the_right != (plan.backward.cut == 'columns')
-  du, dkernel, drow, dcol = run(plan, transposed, u, kernel, row, col, form, dy)
+  du, dkernel, drow, dcol = run(
+    plan, (transposed, u_slope), u, kernel, row, col, form, dy
+  )
   dkernel = dkernel.sum(0)  # of the cores
   if transposed:
     dkernel = dkernel.T
   return du, dkernel, drow.reshape(row.shape), dcol.sum(0)
 
 
-def _backward_columns(plan, transposed, u, kernel, row, col, form, dy):
+def _backward_columns(plan, how, u, kernel, row, col, form, dy):
   grid = Grid(plan, plan.backward)
   du, dkernel, dcol, drow = grid.call(
     'backward',
-    functools.partial(_columns_gradients, transposed),
+    functools.partial(_columns_gradients, *how),
     [
       grid.tokens(dy),
       grid.tokens(u, divided=True),
@@ -116,7 +124,7 @@ def _backward_columns(plan, transposed, u, kernel, row, col, form, dy):
     ],
     [
       grid.tokens(u, divided=True),
-      grid.kernel_gradient(kernel, transposed),
+      grid.kernel_gradient(kernel, how[0]),
       grid.factor_gradient(col),
       grid.factor_gradient(row, divided=True),
     ],
@@ -126,11 +134,11 @@ def _backward_columns(plan, transposed, u, kernel, row, col, form, dy):
   return du, dkernel, drow, dcol
 
 
-def _backward_rows(plan, transposed, u, kernel, row, col, form, dy):
+def _backward_rows(plan, how, u, kernel, row, col, form, dy):
   grid = Grid(plan, plan.backward)
   return grid.call(
     'backward',
-    functools.partial(_rows_gradients, transposed),
+    functools.partial(_rows_gradients, *how),
     [
       grid.tokens(u, divided=True),
       grid.tokens(dy),
@@ -141,7 +149,7 @@ def _backward_rows(plan, transposed, u, kernel, row, col, form, dy):
     ],
     [
       grid.tokens(u, divided=True),
-      grid.kernel_gradient(kernel, transposed),
+      grid.kernel_gradient(kernel, how[0]),
       grid.factor_gradient(row, divided=True),
       grid.factor_gradient(col),
     ],
@@ -177,7 +185,18 @@ def _forward_rows(form, u, weights, strips, bands, y):
 
 
 def _columns_gradients(
-  transposed, form, dy, u, weights, strips, bands, du, dkernel, dstrips, dbands
+  transposed,
+  u_slope,
+  form,
+  dy,
+  u,
+  weights,
+  strips,
+  bands,
+  du,
+  dkernel,
+  dstrips,
+  dbands,
 ):
   _zero_at_first_tile(dkernel)
   x, total, dband = _bands(u, bands), 0.0, 0.0
@@ -188,7 +207,9 @@ def _columns_gradients(
     gate, slope = _gate(form, strip, bands[...])
     product = _dot(_strip(weights, s, width), dy[:, place], (1, 1))
     product = product.reshape(x.shape)
-    total = total + product * gate[:, None, :]
+    # A slope of all features costs nothing where it scales the gate.
+    back = gate if u_slope is None else u_slope * gate
+    total = total + product * back[:, None, :]
     dz = jnp.sum(product * x, axis=1) * slope
     dstrips[s : s + 1, :] = jnp.sum(dz * bands[...], axis=0, keepdims=True)
     dband = dband + dz * strip
@@ -197,12 +218,15 @@ def _columns_gradients(
       dkernel[place, :] += _dot(dy[:, place].T, scaled, (1, 1))
     else:
       dkernel[:, place] += _dot(scaled, dy[:, place], (1, 0))
+  if u_slope is not None:
+    total = jnp.where(x > 0, total, 0.0)
   du[...] = total.reshape(du.shape[::-1]).T.astype(du.dtype)
   dbands[...] = dband
 
 
 def _rows_gradients(
   transposed,
+  u_slope,
   form,
   u,
   dy,
@@ -232,6 +256,9 @@ def _rows_gradients(
     else:
       dkernel[place, :] += _dot(u[:, place].T, scaled, (1, 1))
     back = _dot(kernel[place, :], scaled, (1, 0))
+    if u_slope is not None:
+      part = u[:, place].astype(jnp.float32).T
+      back = rectifying.gradient(u_slope, part, back)
     du[:, place] = back.astype(du.dtype).T
   dbands[...] = dband
 
