@@ -46,7 +46,6 @@ BATCHES = (
   (8, 1, 1),
 )
 AT_ONCE = (256, 512, 1024)  # tokens
-LEAST_NAIVE_TURNS = 3
 
 
 def forms(segments: int, tokens: int) -> dict[str, dict[str, Any]]:
@@ -135,7 +134,10 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for name, function in functions(batch).items()
       }
       times = measuring.take_turns(
-        turns, options.turns, fewer={NAIVE: LEAST_NAIVE_TURNS}
+        turns,
+        options.turns,
+        fewer={NAIVE: measuring.LEAST_TURNS},
+        seconds=options.seconds,
       )
       record[part] = measuring.compared(times, PLAIN)
     yield record
@@ -196,6 +198,7 @@ def main() -> None:
   )
   parser.add_argument('--dtype', default='float32')
   parser.add_argument('--turns', type=int, default=9)
+  parser.add_argument('--seconds', type=int, default=60, help='of a shape')
   parser.add_argument('--write_choices', action='store_true')
   parser.add_argument('--tpu', help='generations, such as v4,v5e,v5p,v6e')
   options = parser.parse_args()
