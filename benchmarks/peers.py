@@ -161,7 +161,7 @@ def training(options, loader, worker) -> dict[str, Any]:
       list(map(useful_tokens, batches)),
     )
   measuring.say(f'training: {", ".join(turns)}')
-  times = measuring.take_turns(turns, options.turns)
+  times = measuring.take_turns(turns, options.turns, seconds=options.seconds)
   positions = sum(fact['positions'] for fact in facts)
   ours = sum(
     b.encoder_input_tokens.size + b.decoder_input_tokens.size for b in batches
@@ -226,7 +226,9 @@ def generation(options, corpus, worker) -> dict[str, Any]:
     )
     turns[name] = Turns(lambda _, run=texts: run(), [None], [len(inputs)])
   measuring.say(f'generating: {", ".join(turns)}')
-  times = measuring.take_turns(turns, options.generation_turns)
+  times = measuring.take_turns(
+    turns, options.generation_turns, seconds=options.seconds
+  )
   useful, ours = sum(map(len, inputs)), 0
   for _, batch in loader_lib.eval_batches(
     store,
@@ -270,6 +272,7 @@ def parse_options() -> argparse.Namespace:
     ('examples', 512),
     ('new_tokens', 8),
     ('generation_turns', 5),
+    ('seconds', 600),  # of each part; then it ends with its turn
   ):
     parser.add_argument(f'--{name}', type=int, default=default)
   options = parser.parse_args()
