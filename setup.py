@@ -19,6 +19,7 @@ REQUIRES = [
   'optax',
   'orbax-checkpoint',
   'etils[epath]',  # Orbax's own paths
+  'filelock',  # for JAX's cache of compiled programs, when it is bounded
   't5==0.9.4',
   'seqio>=0.0.20',
   'tensorflow-datasets>=4.9.10',
@@ -40,6 +41,8 @@ EXTRAS = {
   'plots': ['matplotlib'],
   'hub': ['huggingface_hub'],
   'torch': ['torch', 'transformers'],
+  # What benchmarks/peers.py compares with, in an environment of its own.
+  'peers': ['torch==2.13.*', 'transformers'],
   'test': [
     'beartype',
     'chex',
@@ -63,6 +66,7 @@ setuptools.setup(
   extras_require=EXTRAS,
   packages=[
     'hypergrid_jax',
+    'hypergrid_jax.comparing',
     'hypergrid_jax.data',
     'hypergrid_jax.gin',
     'hypergrid_jax.interop',
@@ -79,6 +83,7 @@ setuptools.setup(
   },
   package_data={
     'hypergrid_jax.gin': ['*/*.gin'],
+    'hypergrid_jax.ops': ['*.json'],
     'hypergrid_jax.tasks.sample': ['*.model'],
   },
   entry_points={'console_scripts': ['hypergrid = hypergrid_jax.cli:main']},

@@ -74,7 +74,7 @@ def _compile_seconds(depth: int) -> float:
   data = run.data
   batch = assembly.empty_batch(data.batch_size, data.row_lengths, data.segments)
   with jax.set_mesh(mesh):
-    lowered = step_program.lower_step(parts, batch)
+    lowered = step_program.trace_step(parts, batch).lower()
     start = time.perf_counter()
     lowered.compile()
   return time.perf_counter() - start

@@ -90,6 +90,7 @@ def _make_parser() -> _Parser:
   added = parser.add_subparsers(dest='verb', metavar='VERB', required=True)
   _add_train(added)
   _add_eval(added)
+  _add_compare(added)
   _add_predict(added)
   _add_tokenize(added)
   _add_precompile(added)
@@ -151,6 +152,54 @@ def _add_eval(added):
   )
   shared_flags.add_data_flags(parser)
   shared_flags.add_process_flags(parser)
+
+
+def _add_compare(added):
+  parser = shared_flags.add_verb(
+    added,
+    'compare',
+    verbs.compare,
+    text='train several methods on the same data, and write one table',
+    example='hypergrid compare --gin_file=gin/runs/compare.gin'
+    ' --methods=plain,hypergrid\n'
+    '    --seeds=0,1,2 --model_dir=runs/compare',
+    epilog='Every method is a run of its own in DIR/METHOD/seedN; the same'
+    ' command goes\non. Writes compare.md, .csv, .json and .png.\n\n'
+    f'{shared_flags.BINDINGS_HELP}',
+    flags=True,
+  )
+  shared_flags.add_run_flags(parser)
+  parser.add_argument(
+    '--methods',
+    type=shared_flags.names,
+    required=True,
+    metavar='A,B',
+    help='files of gin/methods without .gin, or paths of gin files; A+B for two'
+    ' in one model; single_task for a plain T5 per task',
+  )
+  parser.add_argument(
+    '--seeds',
+    type=shared_flags.seeds,
+    default=(0,),
+    metavar='N,M',
+    help='one run of each method for each; default 0',
+  )
+  parser.add_argument(
+    '--single_task_seeds',
+    type=shared_flags.seeds,
+    metavar='N,M',
+    help='those of single_task; default the first of --seeds',
+  )
+  parser.add_argument(
+    '--step_pairs',
+    type=shared_flags.not_negative,
+    default=20,
+    metavar='N',
+    help='steps of each method to time beside as many of a plain T5; 20',
+  )
+  parser.add_argument(
+    '--no_plot', action='store_true', help='do without matplotlib'
+  )
 
 
 def _add_predict(added):

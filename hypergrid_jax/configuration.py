@@ -17,7 +17,7 @@ from typing import Any
 from hypergrid_jax import errors, field_types, gin_reader
 
 # Field of `RunConfig` -> the names that can fill it; the first one is the
-# default, but for the method, where the default is none.
+# default, but for the parts that a run may lack, where the default is none.
 PARTS: dict[str, dict[str, str]] = {
   'model': {'T5Config': 'hypergrid_jax.t5_config:T5Config'},
   'method': {
@@ -25,6 +25,9 @@ PARTS: dict[str, dict[str, str]] = {
     'Adapters': 'hypergrid_jax.methods.adapters:AdaptersConfig',
     'HyperFormer': 'hypergrid_jax.methods.hyperformer:HyperFormerConfig',
     'CAMTL': 'hypergrid_jax.methods.ca_mtl:CAMTLConfig',
+  },
+  'sampler': {
+    'UncertaintySampling': 'hypergrid_jax.uncertainty:UncertaintySampling',
   },
   'data': {'data': 'hypergrid_jax.data.config:DataConfig'},
   'optimizer': {
@@ -40,7 +43,7 @@ PARTS: dict[str, dict[str, str]] = {
   'evaluate': {'evaluate': 'hypergrid_jax.evaluate:EvaluateConfig'},
   'mesh': {'mesh': 'hypergrid_jax.partitioning:MeshConfig'},
 }
-OPTIONAL_PARTS = ('method',)
+OPTIONAL_PARTS = ('method', 'sampler')
 COMBINED_PARTS = ('method',)  # a run may have several at once
 # Command-line flags that are short for a binding; their values are strings, or
 # lists of strings for a flag that may be repeated.
@@ -60,6 +63,8 @@ class RunConfig:
     model: `T5Config`.
     method: a method's configuration, a tuple of those of several methods that
       are used together, or None for a plain T5.
+    sampler: `UncertaintySampling`, which chooses what a step trains on by what
+      the model is uncertain of; None draws rows at the rates of `data`.
     data: `DataConfig`.
     optimizer: `Adafactor` or `AdamW`.
     schedule: `Constant`, `RsqrtDecay` or `LinearWarmup`.
@@ -70,6 +75,7 @@ class RunConfig:
 
   model: Any
   method: Any
+  sampler: Any
   data: Any
   optimizer: Any
   schedule: Any
@@ -122,7 +128,7 @@ def operative_config(run: RunConfig) -> str:
       lines += ['', f'run.{part} = None']
       continue
     values = value if isinstance(value, tuple) else (value,)
-    names = [_name_of(each, PARTS[part]) for each in values]
+    names = [name_of(part, each) for each in values]
     shown = ', '.join(f'@{name}()' for name in names)
     lines += ['', f'run.{part} = {shown if len(names) == 1 else f"({shown})"}']
     lines += [
@@ -131,6 +137,24 @@ def operative_config(run: RunConfig) -> str:
       for field in dataclasses.fields(each)
     ]
   return '\n'.join(lines) + '\n'
+
+
+def chosen_names(run: RunConfig) -> list[str]:
+  """The names of everything that fields of `run` can be set on."""
+  chosen = ['run']
+  for part in PARTS:
+    value = getattr(run, part)
+    values = value if isinstance(value, tuple) else (value,)
+    chosen += [name_of(part, each) for each in values if each is not None]
+  return chosen
+
+
+def name_of(part: str, value: Any) -> str:
+  """What one value of a part of the run is called in gin."""
+  for name, target in PARTS[part].items():
+    if _load(target) is type(value):
+      return name
+  raise TypeError(f'{value!r} is none of {", ".join(PARTS[part])}')
 
 
 def _from_flag(flag: str, value: str | Sequence[str]) -> gin_reader.Binding:
@@ -199,13 +223,6 @@ def _field_names() -> list[str]:
     for name, target in _configurables().items()
     for field in dataclasses.fields(_load(target))
   ]
-
-
-def _name_of(value: Any, choices: Mapping[str, str]) -> str:
-  for name, target in choices.items():
-    if _load(target) is type(value):
-      return name
-  raise TypeError(f'{value!r} is none of {", ".join(choices)}')
 
 
 def _check(binding: gin_reader.Binding, macros: _Macros) -> Any:

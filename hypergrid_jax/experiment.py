@@ -38,6 +38,9 @@ from hypergrid_jax.data import prefetching
 from hypergrid_jax.meter import Meter
 from hypergrid_jax.run_setup import Run, Setup
 
+# Beside the state in a checkpoint: see `data.use`.
+_DATA_USE = 'data_use'
+
 
 def train(
   run: Run,
@@ -45,6 +48,7 @@ def train(
   *,
   config_text: str,
   fresh: bool = False,
+  brief: bool = False,
   console: Console,
 ) -> results_lib.Results | None:
   """Trains a run from where its directory stands, and evaluates it.
@@ -54,6 +58,7 @@ def train(
     model_dir: the run's directory.
     config_text: the operative configuration, for config.gin.
     fresh: move another run in the directory aside.
+    brief: show neither the mixture nor the scores as a table.
     console: for what a person sees.
 
   Returns:
@@ -65,16 +70,20 @@ def train(
   """
   with preemption.Preemption() as preempted:
     try:
-      return _train(run, model_dir, config_text, fresh, console, preempted)
+      return _train(
+        run, model_dir, config_text, fresh, brief, console, preempted
+      )
     except preemption.Preempted as reason:
       console.print(preemption.message(str(reason)), markup=False)
       return None
 
 
-def _train(run, model_dir, config_text, fresh, console, preempted):
+def _train(run, model_dir, config_text, fresh, brief, console, preempted):
   with preempted.unattended('the start'):
     setup = run_setup.set_up(run, model_dir, console=console, train=True)
     loader = run_setup.make_loader(run, setup.corpus)
+    with jax.set_mesh(setup.mesh):
+      traced = step_program.trace_steps(setup, loader)
     agreement.of_first(lambda: _prepare(setup, fresh, console))
     facts = {
       'identity': setup.identity,
@@ -89,12 +98,13 @@ def _train(run, model_dir, config_text, fresh, console, preempted):
         run.data.batch_size,
         setup.rows,
       ),
+      'flops_per_step': step_program.step_flops(traced),
     }
     written = agreement.of_first(
       lambda: run_directory.write(setup.directory, config_text, facts)
     )
     agreement.of_all(lambda: run_directory.wait_for(setup.directory, written))
-    summary.show(facts, setup.notes, console=console)
+    summary.show(facts, setup.notes, mixture=not brief, console=console)
   checkpoints = checkpoint_lib.Checkpointer(
     setup.directory,
     keep=run.train.keep_checkpoints,
@@ -102,10 +112,14 @@ def _train(run, model_dir, config_text, fresh, console, preempted):
   )
   with jax.set_mesh(setup.mesh), contextlib.closing(checkpoints):
     with preempted.unattended('the start'):
-      state = _start_state(setup, checkpoints, console)
-    return _train_and_evaluate(
-      setup, loader, checkpoints, state, console, preempted
+      state, meta = _start_state(setup, checkpoints, console)
+    data_use = loader.data_use(meta.get(_DATA_USE, {}))
+    found = _train_and_evaluate(
+      setup, loader, traced, data_use, checkpoints, state, console, preempted
     )
+  if not brief:
+    console.print(_table(setup, found))
+  return found
 
 
 def _prepare(setup, fresh, console):
@@ -166,36 +180,36 @@ def evaluate(
     return found
 
 
-def _start_state(setup, checkpoints, console) -> state_lib.TrainState:
-  """The newest whole checkpoint, or fresh parameters."""
+def _start_state(setup, checkpoints, console):
+  """The newest whole checkpoint and what is beside it, or a fresh state."""
   restored = checkpoints.restore(setup.state)
   if restored is not None:
-    state, _ = restored
+    state, meta = restored
     console.print(f'Going on from the checkpoint of step {int(state.step)}.')
-    return state
+    return state, meta
   key = jax.random.key(setup.run.train.seed)
   state = state_lib.create_state(
     setup.model, setup.tx, key, setup.mesh, setup.run.mesh.axis_rules()
   )
   initial = setup.run.train.initial_checkpoint
   if initial is None:
-    return state
+    return state, {}
   params, fresh = warm_start.load_params(initial, setup.model, state.params)
   console.print(
     f'Starting from the parameters of {initial}; new are {len(fresh)}:'
     f' {", ".join(fresh) or "none"}.',
     markup=False,
   )
-  return dataclasses.replace(state, params=params)
+  return dataclasses.replace(state, params=params), {}
 
 
 def _train_and_evaluate(
-  setup, loader, checkpoints, state, console, preempted
-) -> results_lib.Results | None:
+  setup, loader, traced, data_use, checkpoints, state, console, preempted
+) -> results_lib.Results:
   """Compiles the step, runs the loop, and returns the last evaluation."""
   config, start = setup.run.train, int(state.step)
   with preempted.unattended('compiling'):
-    program = step_program.compile_step(setup, loader)
+    program = step_program.compile_traced(setup, traced)
   console.print(summary.program_line(program), markup=False, highlight=False)
   rows = program.rows
   with contextlib.ExitStack() as stack:
@@ -215,8 +229,10 @@ def _train_and_evaluate(
     bar = stack.enter_context(
       progress.bar(console, 'training', config.num_steps, done=start)
     )
-    meter = Meter(batches, share=rows.share)
-    hooks = _Hooks(setup, checkpoints, recorder, meter, bar, preempted, console)
+    meter = Meter(batches, share=rows.share, trained=loader.trained_fraction)
+    hooks = _Hooks(
+      setup, data_use, checkpoints, recorder, meter, bar, preempted, console
+    )
     state = train_lib.train(
       config,
       state,
@@ -232,6 +248,7 @@ def _train_and_evaluate(
         steps=config.checkpoint_period,
         minutes=config.checkpoint_minutes,
       ).due,
+      observe=hooks.observe,
       stop=preempted.stop_at,
     )
     done = int(state.step)
@@ -240,7 +257,6 @@ def _train_and_evaluate(
       raise preemption.Preempted(f'step {done}')
     if hooks.last is None:  # the run had ended before, perhaps killed after
       hooks.evaluate(done, state)
-  console.print(_table(setup, hooks.last))
   return hooks.last
 
 
@@ -252,10 +268,11 @@ class _Hooks:
   """
 
   def __init__(
-    self, setup, checkpoints, recorder, meter, bar, preempted, console
+    self, setup, data_use, checkpoints, recorder, meter, bar, preempted, console
   ):
     self.last: results_lib.Results | None = None
     self._setup = setup
+    self._data_use = data_use
     self._checkpoints = checkpoints
     self._recorder = recorder
     self._meter = meter
@@ -264,8 +281,12 @@ class _Hooks:
     self._console = console
     self._learning_rate = setup.run.schedule.schedule()
 
+  def observe(self, step, metrics):
+    self._data_use.add(step - 1, metrics.chosen)
+
   def save(self, step, state):
-    self._checkpoints.save(step, state, {})
+    meta = {_DATA_USE: self._data_use.saved()}
+    self._checkpoints.save(step, state, meta)
 
   def evaluate(self, step, state):
     # Then a signal finds everything on the disk, however long it takes.
@@ -285,6 +306,7 @@ class _Hooks:
       **values,
       'learning_rate': float(self._learning_rate(step - 1)),
       **self._meter.take(),
+      **self._data_use.shares(),
     }
     self._recorder.log(step, values)
     self._bar.update(

@@ -14,16 +14,24 @@ from hypergrid_jax.data import prefetching
 class Meter:
   """Passes batches on and measures them: tokens, padding, waiting."""
 
-  def __init__(self, batches: prefetching.Prefetcher, *, share: float = 1.0):
+  def __init__(
+    self,
+    batches: prefetching.Prefetcher,
+    *,
+    share: float = 1.0,
+    trained: float = 1.0,
+  ):
     """Measures from now on.
 
     Args:
       batches: the batches of this process.
       share: how much of every batch they are; the others' rows are taken to be
         as full.
+      trained: the share of a batch's rows that a step trains on, and that are
+        taken to be as full as the others: the tokens of these count.
     """
     self._batches = batches
-    self._share = share
+    self._counted = trained / share
     self._reset()
 
   def _reset(self):
@@ -43,7 +51,7 @@ class Meter:
     seconds = time.perf_counter() - self._started
     waited = self._batches.wait_seconds - self._waited
     values = {
-      'tokens_per_second': self._tokens / self._share / seconds,
+      'tokens_per_second': self._tokens * self._counted / seconds,
       'padding_fraction': 1 - self._tokens / max(self._places, 1),
       'input_wait_fraction': min(waited / seconds, 1.0),
     }

@@ -58,15 +58,15 @@ GROUPS: dict[str, tuple[tuple[str, str], ...]] = {
   'super_glue/wsc': _values('super_glue_wsc', _ACCURACY),
 }
 
-# Karimi Mahabadi et al. 2021 (arXiv:2106.04489) average 11 values as they are,
-# so that MRPC, QQP and STS-B count twice; their MNLI score is the matched one.
-AVG11: tuple[tuple[str, str], ...] = tuple(
-  value
+# The GLUE values of Karimi Mahabadi et al. 2021 (arXiv:2106.04489), whose MNLI
+# score is the matched one. They average the 11 values as they are, so that
+# MRPC, QQP and STS-B count twice; T5 would average the 8 groups.
+AVG8: dict[str, tuple[tuple[str, str], ...]] = {
+  group: tuple(value for value in values if value[0] != 'glue_mnli_mismatched')
   for group, values in GROUPS.items()
   if group.startswith('glue/')
-  for value in values
-  if value[0] != 'glue_mnli_mismatched'
-)
+}
+AVG11 = tuple(value for values in AVG8.values() for value in values)
 
 _SIZES = {'glue': 8, 'super_glue': 8}  # groups of each average
 
@@ -335,8 +335,8 @@ def _mean(scores: Scores, values: Sequence[tuple[str, str]]) -> float | None:
 def groups_of_averages(scores: Scores) -> dict[str, tuple[str, ...]]:
   """Returns the groups behind each of `averages`, under the same names.
 
-  An average under its own name has all of its groups; avg11 is over values of
-  GLUE's.
+  An average under its own name has all of its groups. Those of avg8 and avg11
+  are GLUE's.
   """
   everything = tuple(group_scores(scores))
   there = tuple(group for group in everything if group in GROUPS)
@@ -353,7 +353,7 @@ def groups_of_averages(scores: Scores) -> dict[str, tuple[str, ...]]:
     whole = len(there) == len(GROUPS)
     result['glue_super_glue' if whole else 'glue_super_glue_partial'] = there
   if _mean(scores, AVG11) is not None:
-    result['avg11'] = benchmarks['glue']
+    result['avg11'] = result['avg8'] = tuple(AVG8)
   if len(everything) > len(there):
     result['all'] = everything
   return result
@@ -367,17 +367,22 @@ def averages(scores: Scores) -> dict[str, float]:
 
   Returns:
     'glue' and 'super_glue', means over 8 groups; 'glue_super_glue', mean over
-    the 16; 'avg11', HyperFormer's plain mean of 11 GLUE values. An average is
-    there under its name only when all its values are. With some of its groups
-    the mean over those is called 'glue_partial', 'super_glue_partial' or
+    the 16; 'avg11', HyperFormer's plain mean of 11 GLUE values, and 'avg8', the
+    same values averaged over GLUE's 8 groups. An average is there under its
+    name only when all its values are. With some of its groups the mean over
+    those is called 'glue_partial', 'super_glue_partial' or
     'glue_super_glue_partial' (`groups_of_averages` has the groups), the last
-    only with groups of both benchmarks; avg11 has no partial form. With tasks
-    of a user's own, 'all' is the mean over every group that is there.
+    only with groups of both benchmarks; avg8 and avg11 have no partial form.
+    With tasks of a user's own, 'all' is the mean over every group that is
+    there.
   """
   means = group_scores(scores)
+  special = {
+    'avg11': [_mean(scores, AVG11)],
+    'avg8': [_mean(scores, values) for values in AVG8.values()],
+  }
   result = {}
   for name, groups in groups_of_averages(scores).items():
-    result[name] = sum(means[group] for group in groups) / len(groups)
-    if name == 'avg11':
-      result[name] = _mean(scores, AVG11)
+    values = special.get(name) or [means[group] for group in groups]
+    result[name] = sum(values) / len(values)
   return result

@@ -90,7 +90,7 @@ def prepare(
     raise errors.UserError(
       f'{directory} is a file; --model_dir must name a directory.'
     )
-  holds_run = any((directory / name).exists() for name in _RUN_FILES)
+  holds_run = _holds_run(directory)
   if holds_run and fresh:
     aside = _unused(directory)
     directory.rename(aside)
@@ -103,6 +103,22 @@ def prepare(
     _check_same(directory, identity)
   directory.mkdir(parents=True, exist_ok=True)
   return None
+
+
+def check(
+  directory: str | os.PathLike[str], identity: Mapping[str, Any]
+) -> None:
+  """Refuses a directory that holds another run; changes nothing.
+
+  Args:
+    directory: of the run; it need not exist.
+    identity: see `prepare`.
+
+  Raises:
+    UserError: it does; names every difference.
+  """
+  if _holds_run(pathlib.Path(directory)):
+    _check_same(pathlib.Path(directory), identity)
 
 
 def write(
@@ -175,6 +191,10 @@ def read_facts(directory: str | os.PathLike[str]) -> dict[str, Any]:
   if not isinstance(facts, dict) or 'identity' not in facts:
     raise errors.UserError(f'{path} lacks the field "identity".')
   return facts
+
+
+def _holds_run(directory: pathlib.Path) -> bool:
+  return any((directory / name).exists() for name in _RUN_FILES)
 
 
 def _check_same(directory: pathlib.Path, identity: Mapping[str, Any]) -> None:

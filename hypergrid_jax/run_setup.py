@@ -4,7 +4,7 @@ Nothing is allocated here; what a checkpoint, a compiler or a report needs to
 know of a run is known from this alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import math
@@ -26,15 +26,17 @@ from hypergrid_jax import (
   progress,
   run_directory,
   trainable,
+  types,
+  uncertainty,
 )
 from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
+from hypergrid_jax.data import candidates, sampling, vocabularies
 from hypergrid_jax.data import loader as loader_lib
-from hypergrid_jax.data import sampling, vocabularies
 from hypergrid_jax.model import Model
 from hypergrid_jax.t5_config import T5Config
-from hypergrid_jax.tasks import task_files
+from hypergrid_jax.tasks import definitions, task_files
 
 # Published T5 tables have rows a multiple of this, which the hardware likes.
 VOCABULARY_MULTIPLE = 128
@@ -46,6 +48,7 @@ class Run(Protocol):
   Attributes:
     model: `T5Config`.
     method: has `extension_points()`; a tuple of such; None for plain T5.
+    sampler: `uncertainty.UncertaintySampling`; None for the rates of `data`.
     data: `data.config.DataConfig`.
     optimizer: `optim.Adafactor` or `optim.AdamW`.
     schedule: one of `schedules`.
@@ -56,6 +59,7 @@ class Run(Protocol):
 
   model: T5Config
   method: Any
+  sampler: uncertainty.UncertaintySampling | None
   data: Any
   optimizer: Any
   schedule: Any
@@ -143,6 +147,7 @@ class Setup:
     return {
       'model': model,
       'method': _described(self.run.method),
+      'sampler': _described(self.run.sampler),
       'optimizer': _described(self.run.optimizer),
       'schedule': _described(self.run.schedule),
       'train': train,
@@ -184,12 +189,7 @@ def set_up(
   task_files.load(run.data.task_files, cache=tokens)
   num_tasks = len(corpus_lib.task_ids(run.data.mixture))
   model, mesh, tx = build(run, vocabulary.size, num_tasks=num_tasks)
-  partitioning.check_batch_size(
-    run.data.batch_size,
-    mesh,
-    run.mesh.axis_rules(),
-    microbatches=run.train.microbatches,
-  )
+  check_rows(run, mesh)
   # Process 0 makes the token stores, the others then find them.
   with (
     progress.on_demand(console, 'tokenising') as shown,
@@ -305,8 +305,90 @@ def with_vocabulary(config: T5Config, size: int) -> T5Config:
   return config
 
 
-def make_loader(run: Run, corpus: corpus_lib.Corpus) -> loader_lib.Loader:
-  """The batches of the run."""
+def check_rows(run: Run, mesh: jax.sharding.Mesh) -> None:
+  """Checks that the rows of a step can be chosen, and divided over the mesh.
+
+  Raises:
+    UserError: they cannot.
+  """
+  data, rules = run.data, run.mesh.axis_rules()
+  partitioning.check_batch_size(
+    data.batch_size, mesh, rules, microbatches=run.train.microbatches
+  )
+  if run.sampler is None:
+    return
+  if data.length_buckets is not None or data.tasks_per_batch == 'one':
+    raise errors.UserError(
+      'run.sampler = @UncertaintySampling() chooses among rows of all tasks and'
+      ' of one length. Leave data.length_buckets and data.tasks_per_batch ='
+      " 'one' out."
+    )
+  per_task = run.sampler.per_task(data.batch_size)
+  shares = (
+    mesh.size
+    // partitioning.batch_sharding(mesh, rules).shard_shape((mesh.size,))[0]
+  )
+  if per_task % shares:
+    raise errors.UserError(
+      f'UncertaintySampling.candidates_per_task = {per_task} cannot be divided'
+      f' over the {shares} groups of devices that share the rows. Make it a'
+      f' multiple of {shares}.'
+    )
+
+
+def make_loader(
+  run: Run, corpus: corpus_lib.Corpus
+) -> loader_lib.Loader | candidates.CandidateLoader:
+  """The batches of the run: its rows, or candidates to choose them from.
+
+  Raises:
+    UserError: the rates or the sampler do not fit the tasks.
+  """
+  loader = _row_loader(run, corpus)
+  if run.sampler is None:
+    return loader
+  sampler_labels(run, loader.tasks, corpus.vocabulary)
+  per_task = run.sampler.per_task(run.data.batch_size)
+  return candidates.CandidateLoader(loader, per_task)
+
+
+def make_selector(
+  run: Run,
+  model: Model,
+  tasks: Sequence[str],
+  vocabulary: vocabularies.Vocabulary,
+) -> Callable[[types.Params, types.Batch, jax.Array], jax.Array] | None:
+  """How a step chooses among its rows; None where it takes all.
+
+  Args:
+    run: the configuration.
+    model: what is asked.
+    tasks: the names of the trained tasks, in the order of the candidates.
+    vocabulary: of the run.
+
+  Raises:
+    UserError: the sampler does not fit the tasks.
+  """
+  if run.sampler is None:
+    return None
+  return run.sampler.selector(
+    model,
+    sampler_labels(run, tasks, vocabulary),
+    batch_size=run.data.batch_size,
+    most_rows=run.data.batch_size // run.train.microbatches,
+  )
+
+
+def sampler_labels(run, tasks, vocabulary) -> uncertainty.TaskLabels:
+  """What the run's sampler scores the candidates of its tasks by."""
+  return run.sampler.labels(
+    {name: definitions.definition(name) for name in tasks},
+    vocabulary,
+    targets_length=run.data.targets_length,
+  )
+
+
+def _row_loader(run, corpus) -> loader_lib.Loader:
   data, stores = run.data, corpus.train
   sizes = {name: store.num_examples for name, store in stores.items()}
   rates = sampling.mixing_rates(sizes, data, corpus.rates)
@@ -320,6 +402,7 @@ def make_loader(run: Run, corpus: corpus_lib.Corpus) -> loader_lib.Loader:
     seed=run.train.seed,
     packed=data.pack,
     length_buckets=data.length_buckets,
+    one_task=data.tasks_per_batch == 'one',
   )
 
 

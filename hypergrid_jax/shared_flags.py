@@ -125,6 +125,22 @@ def names(text: str) -> tuple[str, ...]:
   return tuple(name.strip() for name in text.split(',') if name.strip())
 
 
+def seeds(text: str) -> tuple[int, ...]:
+  """Reads different whole numbers of at least 0, with commas between them."""
+  found = tuple(int(each) for each in names(text))
+  if not found or min(found) < 0 or len(set(found)) < len(found):
+    raise ValueError(text)
+  return found
+
+
+def not_negative(text: str) -> int:
+  """Reads a whole number of at least 0."""
+  value = int(text)
+  if value < 0:
+    raise ValueError(text)
+  return value
+
+
 def positive(text: str) -> int:
   """Reads a whole number of at least 1."""
   value = int(text)

@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 
-from hypergrid_jax import partitioning, row_parts, run_setup, types
+from hypergrid_jax import flops, partitioning, row_parts, run_setup, types
 from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
+from hypergrid_jax.data import candidates
 from hypergrid_jax.data import loader as loader_lib
 
 
@@ -59,19 +60,28 @@ def temporary_bytes(stats: Any) -> int:
   return max(stats.peak_memory_in_bytes - inputs - outputs, 0)
 
 
-def lower_step(
-  setup: run_setup.Setup, batch: types.Batch
-) -> jax.stages.Lowered:
+def trace_step(
+  setup: run_setup.Setup,
+  batch: types.Batch,
+  *,
+  selector: train_lib.Selector | None = None,
+) -> jax.stages.Traced:
   """Traces the train step of a run for batches like `batch`.
 
   Args:
     setup: the run; `jax.set_mesh(setup.mesh)` is in force.
     batch: all rows of a batch, of which the shapes matter.
+    selector: see `train.make_train_step`.
   """
   everywhere = partitioning.replicated(setup.mesh)
   step = jax.jit(
     train_lib.make_train_step(
-      setup.model, setup.tx, setup.run.train, trained=setup.trained
+      setup.model,
+      setup.tx,
+      setup.run.train,
+      trained=setup.trained,
+      selector=selector,
+      row_sharding=setup.rows,
     ),
     donate_argnums=0,
     # Without, the compiler may return the state in other places than it got
@@ -88,15 +98,55 @@ def lower_step(
     batch,
   )
   key = jax.eval_shape(jax.random.key, 0)
-  return step.lower(setup.state, abstract, key)
+  return step.trace(setup.state, abstract, key)
+
+
+def trace_steps(
+  setup: run_setup.Setup,
+  loader: loader_lib.Loader | candidates.CandidateLoader,
+) -> dict[int, jax.stages.Traced]:
+  """Traces the train step for every shape that the loader's batches have.
+
+  Returns:
+    The programs by length of the encoder's rows.
+  """
+  selector = run_setup.make_selector(
+    setup.run, setup.model, loader.tasks, setup.corpus.vocabulary
+  )
+  return {
+    batch.encoder_input_tokens.shape[1]: trace_step(
+      setup, batch, selector=selector
+    )
+    for batch in loader.shapes()
+  }
+
+
+def step_flops(traced: Mapping[int, jax.stages.Traced]) -> dict[str, int]:
+  """Counts the matrix products of a step with the longest rows.
+
+  Returns:
+    `step` for all of it, and `selection` for the choice of the rows.
+  """
+  jaxpr = traced[max(traced)].jaxpr.jaxpr
+  return {
+    'step': flops.matmul_flops(jaxpr),
+    'selection': flops.scoped_flops(jaxpr, train_lib.SELECTION),
+  }
 
 
 def compile_step(
-  setup: run_setup.Setup, loader: loader_lib.Loader
+  setup: run_setup.Setup,
+  loader: loader_lib.Loader | candidates.CandidateLoader,
 ) -> StepProgram:
   """Compiles the train step for every shape that the loader's batches have."""
+  return compile_traced(setup, trace_steps(setup, loader))
+
+
+def compile_traced(
+  setup: run_setup.Setup, traced: Mapping[int, jax.stages.Traced]
+) -> StepProgram:
+  """Compiles what `trace_steps` has traced."""
   compiled = {
-    batch.encoder_input_tokens.shape[1]: lower_step(setup, batch).compile()
-    for batch in loader.shapes()
+    length: program.lower().compile() for length, program in traced.items()
   }
   return StepProgram(compiled, row_parts.row_parts(setup.rows))

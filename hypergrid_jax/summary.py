@@ -93,9 +93,20 @@ def program_line(program: StepProgram) -> str:
 
 
 def show(
-  facts: dict[str, Any], notes: Iterable[str], *, console: Console
+  facts: dict[str, Any],
+  notes: Iterable[str],
+  *,
+  mixture: bool = True,
+  console: Console,
 ) -> None:
-  """Prints the facts before step 0."""
+  """Prints the facts before step 0.
+
+  Args:
+    facts: of run.json.
+    notes: sentences, each for a line of its own.
+    mixture: show the tasks as well.
+    console: where to.
+  """
   counts = facts['parameters']
   console.print(
     f'Parameters: {counts["total"]:,} in all, {counts["trained"]:,} trained,'
@@ -118,7 +129,17 @@ def show(
     highlight=False,
     markup=False,
   )
-  show_mixture(facts['data'], console=console)
+  if mixture:
+    show_mixture(facts['data'], console=console)
+  flops = facts['flops_per_step']
+  if flops['selection']:
+    console.print(
+      f'Choosing the rows takes {flops["selection"] / flops["step"]:.0%} of the'
+      f' {flops["step"] / 1e9:,.1f} GFLOPs of a step: its matrix products,'
+      ' counted in the program.',
+      highlight=False,
+      markup=False,
+    )
   for note in notes:
     console.print(f'Note: {note}', highlight=False, markup=False)
 
@@ -132,7 +153,8 @@ def _some(devices: list[str]) -> str:
 
 def show_mixture(data: dict[str, Any], *, console: Console) -> None:
   """Prints what `Loader.summary` says: the tasks, and how full rows are."""
-  table = Table(title='Mixture')
+  looked_at = data.get('candidates')
+  table = Table(title='Candidates' if looked_at else 'Mixture')
   for heading in (
     'task',
     'examples',
@@ -154,6 +176,15 @@ def show_mixture(data: dict[str, Any], *, console: Console) -> None:
       f'{row["epochs"]:.2f}',
     )
   console.print(table)
+  if looked_at:
+    console.print(
+      f'A step looks at {looked_at["rows"]} rows with'
+      f' {looked_at["tokens"]:,.0f} tokens, {looked_at["per_task"]} of each'
+      ' task, and trains on those that the model is least certain of: the table'
+      ' says what it looks at.',
+      highlight=False,
+      markup=False,
+    )
   console.print(
     f'A step has {data["rows_per_batch"]} rows and'
     f' {data["tokens_per_batch"]:,.0f} tokens; padding:'

@@ -1,6 +1,6 @@
 """Results as a table on the screen and in Markdown, one run or several."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import NamedTuple
 
@@ -106,22 +106,35 @@ def _lines(runs: Mapping[str, Results]) -> list[_Line]:
 
 
 def _label(key: _Key) -> str:
-  if not key.average:
-    return key.task
-  return f'average {key.task.removesuffix("_partial")}'
+  return average_label(key.task) if key.average else key.task
 
 
 def _detail(key: _Key) -> str:
   """Names the metric; of an average, how many groups it is over."""
   if not key.average:
     return key.metric or 'not scored'
-  if key.task == 'avg11':
+  return average_detail(key.task, key.groups)
+
+
+def average_label(name: str) -> str:
+  """What a table calls one of `metrics.averages`."""
+  return f'average {name.removesuffix("_partial")}'
+
+
+def average_detail(name: str, groups: Sequence[str]) -> str:
+  """Says how many groups an average is over.
+
+  Args:
+    name: one of `metrics.averages`.
+    groups: of it, from `metrics.groups_of_averages`.
+  """
+  if name == 'avg11':
     return f'{len(metrics.AVG11)} values'
-  if not key.task.endswith('_partial'):
-    return f'{len(key.groups)} group{"s" * (len(key.groups) > 1)}'
-  prefix = f'{key.task.removesuffix("_partial")}/'
+  if not name.endswith('_partial'):
+    return f'{len(groups)} group{"s" * (len(groups) > 1)}'
+  prefix = f'{name.removesuffix("_partial")}/'
   total = sum(group.startswith(prefix) for group in metrics.GROUPS)
-  return f'{len(key.groups)} of {total or len(metrics.GROUPS)} groups'
+  return f'{len(groups)} of {total or len(metrics.GROUPS)} groups'
 
 
 def _agreed(values: list[float | None]) -> float | None:

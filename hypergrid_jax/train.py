@@ -111,15 +111,20 @@ class StepMetrics:
     sums: [T, 2] float32: for every task its summed loss in nats and its target
       tokens in this batch.
     gradient_norm: of the gradient of all that trains, before clipping.
+    chosen: [B] int32, which rows of the candidates were trained on; None where
+      the step has no selector.
   """
 
   sums: jax.Array
   gradient_norm: jax.Array
+  chosen: jax.Array | None = None
 
 
 Step = Callable[
   [TrainState, types.Batch, jax.Array], tuple[TrainState, StepMetrics]
 ]
+# What a selector takes is found under this name in a program.
+SELECTION = 'select_rows'
 # `(params, candidates, key) -> [B] int32`: which rows of the candidates a step
 # trains on. Traced into the step.
 Selector = Callable[[types.Params, types.Batch, jax.Array], jax.Array]
@@ -170,18 +175,19 @@ def make_train_step(
   gradient = _accumulated(gradient, config.microbatches)
 
   def step(state, batch, key):
-    key = jax.random.fold_in(key, state.step)
+    key, chosen = jax.random.fold_in(key, state.step), None
     if selector is not None:
       key, selector_key = jax.random.split(key)
-      indices = selector(state.params, batch, selector_key)
-      batch = _take(batch, indices, row_sharding)
+      with jax.named_scope(SELECTION):
+        chosen = selector(state.params, batch, selector_key)
+      batch = _take(batch, chosen, row_sharding)
     grads, sums = gradient(state.params, batch, key)
     if config.loss_normalization == 'tokens':
       tokens = jnp.maximum(sums[:, 1].sum(), 1.0)
       grads = jax.tree.map(lambda g: g / tokens, grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = StepMetrics(sums, optax.tree.norm(grads))
+    metrics = StepMetrics(sums, optax.tree.norm(grads), chosen)
     return TrainState(state.step + 1, params, opt_state), metrics
 
   return step
@@ -243,6 +249,7 @@ def train(
   evaluate: Callable[[int, TrainState], None],
   log: Callable[[int, dict[str, Any]], None],
   due: Callable[[int], bool],
+  observe: Callable[[int, StepMetrics], None] = lambda done, metrics: None,
   stop: Callable[[int], bool] = lambda done: False,
 ) -> TrainState:
   """Trains from `state.step` to `config.num_steps`, or until told to stop.
@@ -260,6 +267,8 @@ def train(
       token since the last call, also of every task seen (`loss/<task>`).
     due: called after every step with the number of those done: whether to
       save. Before an evaluation it is saved in any case.
+    observe: called with what each step has measured, in order and before a save
+      or a log that includes the step, with the number of steps done.
     stop: called before every step with the number of those done; True saves
       and returns.
 
@@ -278,6 +287,7 @@ def train(
     first = done - len(pending) + 1
     for number, metrics in enumerate(jax.device_get(pending), start=first):
       window.add(number, metrics)
+      observe(number, metrics)
     pending.clear()
 
   for done, batch in enumerate(batches, start=start + 1):

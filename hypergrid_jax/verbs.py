@@ -59,6 +59,33 @@ def evaluate(options: argparse.Namespace) -> int:
   return 0
 
 
+def compare(options: argparse.Namespace) -> int:
+  """Trains several methods on the same data, and writes one table."""
+  from hypergrid_jax.comparing import plan
+
+  planned = plan.make(
+    options.methods,
+    options.gin_file,
+    options.bindings,
+    _flags(options),
+    directory=_model_dir(options),
+    seeds=options.seeds,
+    single_task_seeds=options.single_task_seeds,
+  )
+
+  from hypergrid_jax import compilation_cache
+  from hypergrid_jax.comparing import command
+
+  compilation_cache.turn_on()
+  command.compare(
+    planned,
+    pairs=options.step_pairs,
+    with_plot=not options.no_plot,
+    console=_console(),
+  )
+  return 0
+
+
 def predict(options: argparse.Namespace) -> int:
   """Predicts the rows of a file."""
   run = _run_of_directory(options)
@@ -280,8 +307,11 @@ def _page_options(options: argparse.Namespace) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _together(options: argparse.Namespace) -> 'Iterator[Console]':
-  """Connects the processes of a run; only the first one's console speaks."""
-  from hypergrid_jax import clusters
+  """Connects the processes of a run; only the first one's console speaks.
+
+  What they compile is kept.
+  """
+  from hypergrid_jax import clusters, compilation_cache
 
   cluster = clusters.find(
     options.distributed,
@@ -291,6 +321,7 @@ def _together(options: argparse.Namespace) -> 'Iterator[Console]':
   )
   console = _console()
   if cluster is None:
+    compilation_cache.turn_on()
     yield console
     return
 
@@ -302,6 +333,7 @@ def _together(options: argparse.Namespace) -> 'Iterator[Console]':
     run=' '.join(options.arguments),
     timeout_seconds=options.start_timeout,
   ):
+    compilation_cache.turn_on()
     yield console
 
 

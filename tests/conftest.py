@@ -3,7 +3,9 @@
 import importlib.util
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
 
 # Before anything imports TensorFlow; a hundred lines otherwise.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -18,7 +20,11 @@ TORCH_PYTHON = 'HYPERGRID_TORCH_PYTHON'  # has torch where this one has not
 NUM_DEVICES = 8
 
 
-def pytest_configure():
+def pytest_configure(config):
+  # What is compiled is kept there, too; a session has what it has made itself.
+  caches = tempfile.mkdtemp(prefix='hypergrid-tests-')
+  os.environ['XDG_CACHE_HOME'] = caches
+  config.add_cleanup(lambda: shutil.rmtree(caches, ignore_errors=True))
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', NUM_DEVICES)
   jax.config.update('jax_numpy_rank_promotion', 'raise')

@@ -36,6 +36,13 @@ PARAMETERS = {
   't5_1_1_xl': 2_849_757_184,
   't5_1_1_xxl': 11_135_332_352,
 }
+# Mixing, temperature and tasks per batch that a sampler sets.
+SAMPLERS = {
+  'uniform': ('equal', None, 'mixed'),
+  'task_size': ('proportional', 1.0, 'mixed'),
+  'hyperformer': ('proportional', 10.0, 'one'),
+  'uncertainty': (None, None, 'mixed'),
+}
 LAYERS_OF_BASE = 24
 # An adapter with a bottleneck of 768 // 32 = 24: two projections with biases,
 # and a LayerNorm. There are two in every layer. Generators need 64 weights and
@@ -81,7 +88,8 @@ def test_a_run_parses_and_builds(name):
 @pytest.mark.parametrize('name', RUNS)
 def test_a_run_begins_with_its_command(name):
   first = (GIN / 'runs' / f'{name}.gin').read_text().splitlines()[0]
-  assert first.startswith(f'# hypergrid train --gin_file=gin/runs/{name}.gin')
+  verb = 'compare' if name == 'compare' else 'train'
+  assert first.startswith(f'# hypergrid {verb} --gin_file=gin/runs/{name}.gin')
 
 
 def test_the_plain_quickstart_differs_in_the_method_only():
@@ -126,6 +134,7 @@ def test_a_published_size_has_its_parameters(name):
     ('ca_mtl_attention', CA_MTL_ATTENTION),
     ('ca_mtl_attention_bottleneck', CA_MTL_ATTENTION + CA_MTL_BOTTLENECK),
     ('ca_mtl_base', CA_MTL_ATTENTION + CA_MTL_BOTTLENECK + CA_MTL_NORMS),
+    ('ca_mtl_uncertainty', CA_MTL_ATTENTION + CA_MTL_BOTTLENECK + CA_MTL_NORMS),
     (
       'ca_mtl_large',  # narrower windows, and a bottleneck per layer
       CA_MTL_ATTENTION
@@ -193,6 +202,34 @@ def test_a_protocol_file_comes_after_a_mixture(name, temperature, lengths):
   assert run.data.lengths == lengths
 
 
+@pytest.mark.parametrize('before', [None, *SAMPLERS])
+@pytest.mark.parametrize('name', SAMPLERS)
+def test_a_sampler_file_replaces_what_stood_before(name, before):
+  earlier = [] if before is None else [f'gin/samplers/{before}.gin']
+  run = configuration.parse(
+    [SIZE, 'gin/mixtures/glue.gin', *earlier, f'gin/samplers/{name}.gin'], REST
+  )
+  mixing, temperature, tasks_per_batch = SAMPLERS[name]
+  assert (run.sampler is not None) == (name == 'uncertainty')
+  assert run.data.tasks_per_batch == tasks_per_batch
+  if mixing is not None:
+    assert run.data.mixing == mixing
+  if temperature is not None:
+    assert run.data.temperature == temperature
+
+
+def test_the_protocol_of_hyperformer_has_its_sampling():
+  protocol, sampler = (
+    configuration.parse([SIZE, 'gin/mixtures/glue.gin', name], REST).data
+    for name in (
+      'gin/protocols/hyperformer.gin',
+      'gin/samplers/hyperformer.gin',
+    )
+  )
+  assert protocol.tasks_per_batch == sampler.tasks_per_batch == 'one'
+  assert protocol.temperature == sampler.temperature == 10.0
+
+
 @pytest.mark.parametrize(
   ('name', 'mesh'),
   [
@@ -237,6 +274,7 @@ def test_every_file_is_tested_here():
       'ca_mtl_large',
       'ca_mtl_attention',
       'ca_mtl_attention_bottleneck',
+      'ca_mtl_uncertainty',
       'hypergrid_v5',
       'hypergrid_v6e',
     },
@@ -259,6 +297,8 @@ def test_every_file_is_tested_here():
       'v5e_256_x2',
     },
     'protocols': set(protocols.PROTOCOLS),
+    'samplers': set(SAMPLERS),
+    'papers': {path.stem for path in (GIN / 'papers').iterdir()},  # test_papers
     'runs': set(RUNS),
   }
   for path in GIN.rglob('*.gin'):
@@ -266,11 +306,12 @@ def test_every_file_is_tested_here():
 
 
 def test_a_required_value_has_no_good_default():
-  # Which vocabulary a pre-trained size needs cannot be guessed offline.
+  # Which vocabulary a pre-trained size needs, and where its parameters are,
+  # cannot be guessed.
   required = {
     re.match(r'\S+', line)[0]
     for path in GIN.rglob('*.gin')
     for line in path.read_text().splitlines()
     if '%gin.REQUIRED' in line
   }
-  assert required == {'data.vocabulary'}
+  assert required == {'data.vocabulary', 'train.initial_checkpoint'}

@@ -90,6 +90,7 @@ def test_everything_is_shown():
     'optimizer_bytes': 1_230_000,
     'rows': 6,
   }
+  facts['flops_per_step'] = {'step': 4_000_000_000, 'selection': 0}
   facts['devices'] = [f'TPU_{number}' for number in range(64)]
   console = Console(file=io.StringIO(), width=120)
   summary.show(facts, ['glue_ax has no labels.'], console=console)

@@ -60,6 +60,8 @@ class DataConfig:
     temperature: the temperature of proportional mixing.
     weights: fixed rates for every trained task, in place of `mixing`; 0 leaves
       a task out of training.
+    tasks_per_batch: 'mixed' draws the task of every row; 'one' draws one task
+      for a whole batch, at the same rates, as HyperFormer does.
     missing_train: what to do with a task of the mixture whose training set is
       not in the source: 'error', or 'skip' to evaluate it only.
     token_dir: directory of the token store; None puts it into the run's
@@ -87,6 +89,7 @@ class DataConfig:
   rate_cap: int | None = None
   temperature: float = 1.0
   weights: Mapping[str, float] | None = None
+  tasks_per_batch: Literal['mixed', 'one'] = 'mixed'
   missing_train: Literal['error', 'skip'] = 'error'
   token_dir: str | None = None
 
@@ -110,6 +113,7 @@ class DataConfig:
     if self.mixing is not None:
       _check_choice('mixing', self.mixing, _MIXINGS)
     _check_choice('protocol', self.protocol, ('t5', 'hyperformer'))
+    _check_choice('tasks_per_batch', self.tasks_per_batch, ('mixed', 'one'))
     _check_choice('missing_train', self.missing_train, ('error', 'skip'))
     for field in ('pack', 'task_prefix'):
       _check_boolean(field, getattr(self, field))
@@ -163,6 +167,12 @@ class DataConfig:
         f'data.length_buckets is {buckets!r}, but data.pack is True: packed'
         ' rows all have data.row_length tokens. Set data.pack = False, or leave'
         ' the buckets out.'
+      )
+    if self.tasks_per_batch == 'one':
+      raise UserError(
+        f"data.tasks_per_batch = 'one', but data.length_buckets = {buckets!r}"
+        ' sorts the rows of many batches by their length, whatever their task.'
+        ' Leave one of them out.'
       )
 
   @property

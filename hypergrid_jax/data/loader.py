@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from hypergrid_jax.data import use
 from hypergrid_jax.data.assembly import empty_batch, fill_rows
 from hypergrid_jax.data.bucketing import BucketSampler
 from hypergrid_jax.data.mapped_memory import MappedMemory
+from hypergrid_jax.data.one_task import OneTaskSampler
 from hypergrid_jax.data.packing_plans import packed_rows
 from hypergrid_jax.data.sampling import RowSampler, row_shares
 from hypergrid_jax.data.tokens import TokenStore
@@ -33,7 +35,10 @@ class Loader:
     row_lengths: tokens of an encoder and of a decoder row; with length buckets
       of the longest.
     max_segments: size of the segment axis of a batch.
+    trained_fraction: the share of a batch's rows that a step trains on: 1.
   """
+
+  trained_fraction = 1.0
 
   def __init__(
     self,
@@ -48,6 +53,7 @@ class Loader:
     seed: int,
     packed: bool = True,
     length_buckets: Sequence[int] | None = None,
+    one_task: bool = False,
   ):
     """Packs the examples and lays out the sequence of rows.
 
@@ -65,6 +71,7 @@ class Loader:
       packed: whether to put several examples into a row.
       length_buckets: without packing, lengths of encoder rows; the last is that
         of `row_lengths`. A batch has the shortest that holds its examples.
+      one_task: whether all rows of a batch are of one task.
 
     Raises:
       UserError: a task id is not one of the model's, or an example is longer
@@ -72,6 +79,8 @@ class Loader:
     """
     if length_buckets is not None and packed:
       raise ValueError('packed rows have one length')
+    if length_buckets is not None and one_task:
+      raise ValueError('length buckets mix the tasks of a batch')
     self.tasks = tuple(rates)
     self.batch_size = batch_size
     self.row_lengths = tuple(row_lengths)
@@ -89,9 +98,9 @@ class Loader:
       for name in self.tasks
     }
     self._rows = list(self.packed.values())
-    self._lay_out(rates, seed, length_buckets)
+    self._lay_out(rates, seed, length_buckets, one_task)
 
-  def _lay_out(self, rates, seed, length_buckets):
+  def _lay_out(self, rates, seed, length_buckets, one_task):
     """Sets `rates`, `shares` and the samplers."""
     total = sum(rates.values())
     self.rates = {name: rate / total for name, rate in rates.items()}
@@ -115,6 +124,10 @@ class Loader:
         seed=seed,
       )
     self._sampler = self._bucketed or self._in_order
+    if one_task:
+      self._sampler = OneTaskSampler(
+        self._in_order, batch_size=self.batch_size, seed=seed
+      )
 
   def batch(self, n: int, host: int = 0, num_hosts: int = 1) -> Batch:
     """Returns this host's rows of global batch n.
@@ -146,6 +159,11 @@ class Loader:
       length = self._bucketed.row_length(n)
     return self._assembled(tasks, rows, (length, decoder_length))
 
+  def data_use(self, saved: Mapping[str, Any]) -> use.NotMeasured:
+    """Returns what measures the use of the data: nothing."""
+    del saved
+    return use.NotMeasured()
+
   def shapes(self) -> list[Batch]:
     """Returns batches of padding, one of each shape that `batch` may have."""
     encoder, decoder = self.row_lengths
@@ -161,9 +179,10 @@ class Loader:
     """Returns this host's part of the rows among which step n may choose.
 
     For training steps that look at the model before they choose, see
-    `train.make_train_step`. Every task offers equally many rows, in the order
-    of `tasks`, and walks through epochs of its own whatever is chosen; `rates`
-    play no part. A pure function of (seed, n), as `batch` is.
+    `train.make_train_step`. Every task offers equally many rows and walks
+    through epochs of its own whatever is chosen; `rates` play no part. The
+    tasks take turns, in the order of `tasks`, so that every host has rows of
+    all of them. A pure function of (seed, n), as `batch` is.
 
     Args:
       n: number of the step, from 0.
@@ -185,13 +204,22 @@ class Loader:
         ' number of candidates per task.'
       )
     size = total // num_hosts
-    places = np.arange(host * size, (host + 1) * size)
-    tasks, numbers = places // per_task, n * per_task + places % per_task
-    rows = np.empty_like(places)
-    for task in np.unique(tasks):
-      mine = tasks == task
-      rows[mine] = self._in_order.task_rows(int(task), numbers[mine])
-    return self._assembled(tasks, rows, self.row_lengths)
+    mine = slice(host * size, (host + 1) * size)
+    tasks, rows = self.candidate_rows(n, per_task)
+    return self._assembled(tasks[mine], rows[mine], self.row_lengths)
+
+  def candidate_rows(
+    self, n: int, per_task: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which rows `candidates` gives to all hosts together.
+
+    Returns:
+      Index into `tasks` and row within that task, both [T per_task] int64.
+    """
+    count = len(self.tasks)
+    numbers = n * per_task + np.arange(per_task)
+    rows = [self._in_order.task_rows(task, numbers) for task in range(count)]
+    return np.tile(np.arange(count), per_task), np.stack(rows, axis=1).ravel()
 
   def _assembled(self, tasks, rows, row_lengths) -> Batch:
     batch = empty_batch(len(rows), row_lengths, self.max_segments)
@@ -216,8 +244,12 @@ class Loader:
     Args:
       num_steps: number of batches, at least 1.
     """
+    return self._shares_of(self._sampler.drawn(num_steps))
+
+  def _shares_of(self, drawn_rows: np.ndarray) -> dict[str, float]:
+    """Each task's share of the examples in its first `drawn_rows` rows."""
     counts = {}
-    for task, drawn in enumerate(self._sampler.drawn(num_steps).tolist()):
+    for task, drawn in enumerate(drawn_rows.tolist()):
       packed = self._rows[task]
       if packed.num_rows == len(packed.examples):
         counts[self.tasks[task]] = drawn
@@ -246,33 +278,61 @@ class Loader:
       `encoder_padding_fraction` and `decoder_padding_fraction`, in [0, 1], the
       former with length buckets that of the first 1,024 batches.
     """
+    return self.described(
+      num_steps,
+      shares=self.shares,
+      drawn=self._sampler.drawn(num_steps),
+      rows=self.batch_size,
+    )
+
+  def described(
+    self,
+    num_steps: int,
+    *,
+    shares: Mapping[str, float],
+    drawn: np.ndarray,
+    rows: int,
+  ) -> dict[str, Any]:
+    """Returns `summary` for another choice of rows.
+
+    Args:
+      num_steps: number of batches.
+      shares: of rows per task, summing to 1.
+      drawn: [T] int, rows of every task in all batches.
+      rows: of a batch.
+    """
     tasks, tokens = [], np.zeros(2)
-    measured = self.measured_rates(num_steps)
-    for name, store, rows in zip(
+    measured = self._shares_of(drawn)
+    all_examples = sum(
+      shares[name] * packed.segments_per_row
+      for name, packed in self.packed.items()
+    )
+    for name, store, packed in zip(
       self.tasks, self._stores, self._rows, strict=True
     ):
-      per_step = self.batch_size * self.shares[name] * rows.segments_per_row
+      per_row = shares[name] * packed.segments_per_row
+      per_step = rows * per_row
       tasks.append(
         {
           'task': name,
           'examples': store.num_examples,
-          'rate': self.rates[name],
+          'rate': per_row / all_examples,
           'measured_rate': measured[name],
-          'rows': rows.num_rows,
-          'segments_per_row': rows.segments_per_row,
+          'rows': packed.num_rows,
+          'segments_per_row': packed.segments_per_row,
           'examples_per_step': per_step,
           'epochs': per_step * num_steps / store.num_examples,
         }
       )
       lengths = len(store.input_tokens), len(store.target_tokens)
-      tokens += np.array(lengths) * self.shares[name] / rows.num_rows
+      tokens += np.array(lengths) * shares[name] / packed.num_rows
     padding = 1 - tokens / self.row_lengths
     if self._bucketed is not None:
       padding[0] = self._bucketed.padding_fraction()
     return {
       'tasks': tasks,
-      'rows_per_batch': self.batch_size,
-      'tokens_per_batch': float(tokens.sum() * self.batch_size),
+      'rows_per_batch': rows,
+      'tokens_per_batch': float(tokens.sum() * rows),
       'encoder_padding_fraction': float(padding[0]),
       'decoder_padding_fraction': float(padding[1]),
     }
@@ -305,8 +365,9 @@ def eval_batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """Yields inputs, one example per row, in batches of few different shapes.
 
-  Each example comes exactly once, in the shortest bucket that holds it; shorter
-  buckets come first, and within a bucket the store's order is kept.
+  Each example comes exactly once. Longer ones come first, and a batch has the
+  shortest bucket that holds its longest: where a length's last batch would have
+  empty rows, the next shorter examples fill them.
 
   Args:
     store: the examples.
@@ -316,8 +377,8 @@ def eval_batches(
 
   Yields:
     Example indices [batch_size] int64 and tokens [batch_size, L] int32, padded
-    with 0. Rows left over in a bucket's last batch have index -1 and hold
-    padding alone, which decoding takes as ended.
+    with 0. Rows left over in the last batch have index -1 and hold padding
+    alone, which decoding takes as ended.
 
   Raises:
     UserError: an example is longer than the last bucket.
@@ -332,14 +393,14 @@ def eval_batches(
       f'{store.task}/{store.split}: example {int(lengths.argmax())} has'
       f' {lengths.max()} tokens, but rows for evaluation hold {buckets[-1]}.'
     )
-  bucket_of = np.searchsorted(buckets, lengths)
-  for number, length in enumerate(buckets):
-    members = np.flatnonzero(bucket_of == number)
-    for first in range(0, len(members), batch_size):
-      chosen = members[first : first + batch_size]
-      indices = np.full(batch_size, -1, np.int64)
-      indices[: len(chosen)] = chosen
-      tokens = np.zeros((batch_size, length), np.int32)
-      for row, index in enumerate(chosen):
-        tokens[row, : lengths[index]] = store.inputs(index)
-      yield indices, tokens
+  # The longest first; of one length in the store's order.
+  order = np.argsort(-np.searchsorted(buckets, lengths), kind='stable')
+  for first in range(0, count, batch_size):
+    chosen = order[first : first + batch_size]
+    indices = np.full(batch_size, -1, np.int64)
+    indices[: len(chosen)] = chosen
+    length = buckets[np.searchsorted(buckets, lengths[chosen].max())]
+    tokens = np.zeros((batch_size, length), np.int32)
+    for row, index in enumerate(chosen):
+      tokens[row, : lengths[index]] = store.inputs(index)
+    yield indices, tokens

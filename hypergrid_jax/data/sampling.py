@@ -179,6 +179,7 @@ class RowSampler:
       UserError: a task is too rare to be sampled.
     """
     self.tasks: Sequence[str] = tuple(shares)
+    self.shares = dict(shares)
     self._batch_size = batch_size
     self._seed = seed
     self._num_rows = [num_rows[name] for name in self.tasks]
@@ -209,6 +210,20 @@ class RowSampler:
 
   def places(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns what fills places [start, stop) of the one sequence of rows."""
+    tasks, numbers = self.numbered(start, stop)
+    rows = np.empty_like(numbers)
+    for task in np.unique(tasks):
+      mine = tasks == task
+      rows[mine] = self.task_rows(int(task), numbers[mine])
+    return tasks, rows
+
+  def numbered(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns whose places [start, stop) of the one sequence are.
+
+    Returns:
+      Index into `tasks`, and the place's number among those of that task from
+      the beginning of the sequence, both [stop - start] int64.
+    """
     places = np.arange(start, stop, dtype=np.int64)
     tasks = np.empty(len(places), np.int64)
     numbers = np.empty(len(places), np.int64)
@@ -219,11 +234,7 @@ class RowSampler:
       inside = places[here] - block * self.block_size
       tasks[here] = block_tasks[inside]
       numbers[here] = block_numbers[inside] + before[block_tasks[inside]]
-    rows = np.empty_like(numbers)
-    for task in np.unique(tasks):
-      mine = tasks == task
-      rows[mine] = self.task_rows(int(task), numbers[mine])
-    return tasks, rows
+    return tasks, numbers
 
   def task_rows(self, task: int, numbers: np.ndarray) -> np.ndarray:
     """Returns which rows a task's own sequence has at some places.

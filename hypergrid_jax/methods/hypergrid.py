@@ -22,6 +22,7 @@ import functools
 from typing import Literal, get_args
 
 from flax import nnx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
@@ -246,47 +247,47 @@ class GateFactors(nnx.Module):
       )
       setattr(self, name, factors)
     if method.state == 'task':
-      self.task = conditioning.TaskEmbedding(
-        site.num_tasks, config.d_model, rngs=rngs
-      )
+      tasks, width = site.num_tasks, config.d_model
+      self.task = conditioning.TaskEmbedding(tasks, width, rngs=rngs)
 
   def __call__(self, inputs: extension.ConditionInputs) -> types.Conditioning:
-    """Spreads the factors over the stack's layers; makes the shared state.
+    """Spreads the factors over the stack's layers.
 
     Layers without a gate get (offset, scale) = (1, 0), a gate of exactly 1.
+    Where all layers read one state, the segments' factors are made here: once,
+    and not at every decoding step.
     """
-    chosen = jnp.zeros(self.num_layers, bool).at[jnp.array(self.selected)]
-    chosen = chosen.set(True)
+    state = self._shared_state(inputs)
+    chosen = np.isin(np.arange(self.num_layers), self.selected)
     per_layer = {
       name: {
-        'factors': self._spread(getattr(self, name)),
+        'factors': self._factors(getattr(self, name), state),
         'scale': jnp.where(chosen, self.scale, 0.0),
         'offset': jnp.where(chosen, self.offset, 1.0),
       }
       for name in self.names
     }
-    return types.Conditioning(
-      shared=self._shared_state(inputs), per_layer=per_layer
-    )
+    return types.Conditioning(per_layer=per_layer)
 
-  def _spread(self, factors):
+  def _factors(self, factors, state):
+    """By layer: the parameters, or with a state the segments' factors."""
     values = nnx.to_pure_dict(nnx.state(factors))
-    if len(self.selected) == self.num_layers:
-      return values
-    index = jnp.zeros(self.num_layers, jnp.int32)
-    index = index.at[jnp.array(self.selected)].set(
-      jnp.arange(len(self.selected), dtype=jnp.int32)
-    )
-    return {name: value[index] for name, value in values.items()}
+    if len(self.selected) < self.num_layers:
+      index = np.zeros(self.num_layers, np.int32)
+      index[list(self.selected)] = np.arange(len(self.selected))
+      values = {name: value[index] for name, value in values.items()}
+    if state is not None:
+      spread = jax.vmap(factor, (0, None))
+      values = {name: spread(value, state) for name, value in values.items()}
+    return values
 
   def _shared_state(self, inputs) -> Float[Array, 'B S D'] | None:
     if self.state == 'task':
       return self.task(inputs.task_ids)[:, None, :]
     if self.stack == 'encoder':
       return None  # every layer reads its own input
-    return read_state(
-      self.state, inputs.encoder_output, inputs.encoder_segments
-    )
+    x, segments = inputs.encoder_output, inputs.encoder_segments
+    return read_state(self.state, x, segments)
 
 
 class _KernelFactors(nnx.Module):
@@ -344,23 +345,25 @@ class GatedMlpBlock(layers.MlpBlock):
 
   def matmul(self, x, cond, segments):
     """Gated for the selected kernels, plain for the others."""
+    state = None
     if self.reads_input:
       state = read_state(self.method.state, x, segments)
-    else:
-      state = cond.shared
 
     def multiply(name, u, rectifier=None):
       if name not in self.gated:
         return self.plain_matmul(name, u, rectifier)
       gate = cond.per_layer[name]
+      factors = gate['factors']
+      if state is not None:
+        factors = {side: factor(x, state) for side, x in factors.items()}
       if self.method.variant == 'L':
         y = self.plain_matmul(name, u, rectifier)
-        return self._scale_outputs(y, state, gate, segments)
+        return self._scale_outputs(y, factors['col'], gate, segments)
       return gated_matmul.gated_matmul(
         u.astype(self.dtype),
         getattr(self, name)[...],
-        factor(gate['factors']['row'], state),
-        factor(gate['factors']['col'], state),
+        factors['row'],
+        factors['col'],
         segments.ids,
         scale=gate['scale'],
         offset=gate['offset'],
@@ -371,8 +374,8 @@ class GatedMlpBlock(layers.MlpBlock):
 
     return multiply
 
-  def _scale_outputs(self, y, state, gate, segments):
-    values = nnx.sigmoid(factor(gate['factors']['col'], state))
+  def _scale_outputs(self, y, col, gate, segments):
+    values = nnx.sigmoid(col)
     values = gate['offset'] + gate['scale'] * values
     values = conditioning.per_token(values, segments.ids)
     return y * values.astype(self.dtype)

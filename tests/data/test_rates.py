@@ -22,6 +22,7 @@ LAYOUTS = {
   'unpacked': {'packed': False},
   'bucketed': {'packed': False, 'length_buckets': (20, 61)},
 }
+ONE_TASK = {'packed': True, 'one_task': True}
 
 
 @pytest.fixture(scope='module')
@@ -44,7 +45,7 @@ def make(corpus, fields, layout, *, batch_size=128):
     row_lengths=(LE, LD),
     max_segments=S,
     seed=2,
-    **LAYOUTS[layout],
+    **{**LAYOUTS, 'one task': ONE_TASK}[layout],
   )
 
 
@@ -90,7 +91,7 @@ def test_over_10000_steps_rates_are_the_stated_ones(corpus, mixing, layout):
     assert 4 * error[name] < 0.002, name
 
 
-@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('layout', [*LAYOUTS, 'one task'])
 def test_measured_rates_are_those_of_the_batches(corpus, layout):
   steps = 600
   made = make(corpus, {'rate_cap': 300}, layout, batch_size=120)

@@ -1,0 +1,264 @@
+"""How long a step of each method takes beside one of a plain T5.
+
+Both take turns on the same batches, so that whatever else the machine does hits
+them alike; only two states are held at a time.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+
+from hypergrid_jax import (
+  atomic_files,
+  extension,
+  predictions,
+  progress,
+  run_directory,
+  run_setup,
+  step_program,
+  types,
+)
+from hypergrid_jax import state as state_lib
+from hypergrid_jax.comparing import training
+from hypergrid_jax.model import Model
+
+_WARM_UP = 2  # pairs that are not counted
+_VERSIONS = ('jax', 'jaxlib', 'flax', 'optax', 'hypergrid_jax')
+
+
+@dataclasses.dataclass(frozen=True)
+class StepTime:
+  """What a method's step takes.
+
+  Attributes:
+    milliseconds: median.
+    plain_milliseconds: median of the plain T5's steps in between.
+    relative: median of each step's time over that of its plain neighbour.
+    condition_milliseconds: median of making what the method's `condition`
+      point makes, forward and backward, by itself: the generation of all
+      adapters in HyperFormer. None for a method without it.
+    pairs: how many were measured.
+  """
+
+  milliseconds: float
+  plain_milliseconds: float
+  relative: float
+  condition_milliseconds: float | None
+  pairs: int
+
+
+def measure(
+  plain: run_setup.Setup, method: run_setup.Setup, *, pairs: int
+) -> StepTime:
+  """Times a method against the plain T5 on the first batches of the data.
+
+  Args:
+    plain: run of the plain T5.
+    method: run of the method, on the same data.
+    pairs: steps of each.
+  """
+  own, other = _step(method), _step(plain)
+  condition = _condition(method)
+  times: list[tuple[float, float]] = []
+  conditions: list[float] = []
+  for number in range(_WARM_UP + pairs):
+    # Who goes first alternates: the second may find the caches warm.
+    if number % 2:
+      baseline, step = other(number), own(number)
+    else:
+      step, baseline = own(number), other(number)
+    made = condition(number) if condition else 0.0
+    if number >= _WARM_UP:
+      times.append((step, baseline))
+      conditions.append(made)
+  return summarised(times, conditions if condition else None)
+
+
+def summarised(
+  times: Sequence[tuple[float, float]], conditions: Sequence[float] | None
+) -> StepTime:
+  """The medians of (method, plain) pairs of milliseconds."""
+  return StepTime(
+    milliseconds=statistics.median(step for step, _ in times),
+    plain_milliseconds=statistics.median(plain for _, plain in times),
+    relative=statistics.median(step / plain for step, plain in times),
+    condition_milliseconds=(
+      None if conditions is None else statistics.median(conditions)
+    ),
+    pairs=len(times),
+  )
+
+
+def timed(function: Callable[..., Any]) -> Callable[..., float]:
+  """Returns a function that calls, waits, and says the milliseconds it took."""
+
+  @functools.wraps(function)
+  def run(*arguments) -> float:
+    began = time.perf_counter()
+    jax.block_until_ready(function(*arguments))
+    return 1e3 * (time.perf_counter() - began)
+
+  return run
+
+
+def _step(setup: run_setup.Setup) -> Callable[[int], float]:
+  """A function that times one step on a batch by its number."""
+  loader = run_setup.make_loader(setup.run, setup.corpus)
+  key = jax.random.key(setup.run.train.seed)
+  with jax.set_mesh(setup.mesh):
+    program = step_program.compile_step(setup, loader)
+    state = state_lib.create_state(
+      setup.model, setup.tx, key, setup.mesh, setup.run.mesh.axis_rules()
+    )
+
+  def step(batch):
+    nonlocal state
+    with jax.set_mesh(setup.mesh):
+      state, metrics = program.step(state, batch, key)
+    return state, metrics
+
+  one = timed(step)
+  return lambda number: one(program.rows.place(loader.batch(number)))
+
+
+def _condition(setup: run_setup.Setup) -> Callable[[int], float] | None:
+  """A function that times the `condition` point alone; None without one."""
+  points = extension.of_methods(setup.run.method)
+  if points.condition is extension.no_condition:
+    return None
+  loader = run_setup.make_loader(setup.run, setup.corpus)
+  params = setup.model.init(jax.random.key(0))
+  gradient = jax.jit(
+    jax.grad(functools.partial(condition_size, setup.model)),
+  )
+
+  def make(batch):
+    with jax.set_mesh(setup.mesh):
+      return gradient(params, batch)
+
+  one = timed(make)
+  return lambda number: one(jax.device_put(loader.batch(number), setup.rows))
+
+
+def condition_size(
+  model: Model, params: types.Params, batch: types.Batch
+) -> jax.Array:
+  """A number that depends on all that `condition` makes in both stacks.
+
+  Its gradient costs what the making costs, forward and backward.
+  """
+  module = model.bind(params)
+  segments = types.Segments(
+    batch.encoder_segment_ids,
+    batch.encoder_segment_starts,
+    batch.encoder_positions,
+  )
+  tasks = module.task_vectors()
+  encoded = module.token_embedder(batch.encoder_input_tokens)
+  made = (
+    module.encoder.condition(
+      extension.ConditionInputs(batch.task_ids, segments, tasks)
+    ),
+    module.decoder.condition(
+      extension.ConditionInputs(
+        batch.task_ids, segments, tasks, encoded, segments
+      )
+    ),
+  )
+  leaves = [leaf for leaf in jax.tree.leaves(made) if leaf.dtype != jnp.int32]
+  return sum((jnp.sum(jnp.square(leaf)) for leaf in leaves), jnp.float32(0))
+
+
+def circumstances(
+  plain: run_setup.Setup, method: run_setup.Setup, *, pairs: int
+) -> dict[str, Any]:
+  """What a measurement holds for; with another value it is made again."""
+  devices = jax.devices()
+  versions = run_directory.versions()
+  return {
+    'devices': f'{len(devices)} x {devices[0].device_kind}',
+    'versions': {name: versions[name] for name in _VERSIONS},
+    'pairs': pairs,
+    'runs': hashlib.sha256(
+      predictions.to_json([_program(plain), _program(method)]).encode()
+    ).hexdigest(),
+  }
+
+
+def _program(setup: run_setup.Setup) -> dict[str, Any]:
+  """What decides how long a step takes."""
+  run = setup.run
+  return {
+    'identity': setup.identity,
+    'model': dataclasses.asdict(run.model),
+    'mesh': dataclasses.asdict(run.mesh),
+  }
+
+
+class Store:
+  """The measurements of a comparison, kept in a file."""
+
+  def __init__(self, directory: pathlib.Path):
+    self._path = directory / 'step_times.json'
+    self._found: dict[str, Any] = {}
+    if self._path.exists():
+      self._found = json.loads(self._path.read_text(encoding='utf-8'))
+
+  def read(self, method: str, where: dict[str, Any]) -> StepTime | None:
+    """What was measured under the same circumstances, if anything was."""
+    entry = self._found.get(method)
+    if entry is None or entry['circumstances'] != where:
+      return None
+    return StepTime(**entry['measured'])
+
+  def write(self, method: str, where: dict[str, Any], measured: StepTime):
+    """Keeps a measurement in place of an older one of the method."""
+    self._found[method] = {
+      'circumstances': where,
+      'measured': dataclasses.asdict(measured),
+    }
+    text = predictions.to_json(self._found, indent=2)
+    atomic_files.write_text(self._path, [text, '\n'])
+
+
+def measure_all(
+  plain: run_setup.Setup,
+  setups: dict[str, Callable[[], run_setup.Setup]],
+  directory: pathlib.Path,
+  *,
+  pairs: int,
+  console: Console,
+) -> dict[str, StepTime]:
+  """Measures every method that was not yet measured here.
+
+  Args:
+    plain: run of the plain T5.
+    setups: name of a method -> makes its run's setup.
+    directory: of the comparison.
+    pairs: steps of each method, and of the plain T5 in between.
+    console: shows how far it is.
+  """
+  store = Store(directory)
+  found = {}
+  with progress.bar(console, 'timing steps', len(setups)) as bar:
+    for number, (name, make) in enumerate(setups.items(), start=1):
+      setup = make()
+      where = circumstances(plain, setup, pairs=pairs)
+      measured = store.read(name, where)
+      if measured is None:
+        measured = measure(plain, setup, pairs=pairs)
+        store.write(name, where, measured)
+        training.forget_programs()
+      found[name] = measured
+      bar.update(number, name)
+  return found
