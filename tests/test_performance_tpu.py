@@ -33,13 +33,15 @@ def test_kernels_on_fast_grids_are_near_the_plain_matmul(tables):
   cells = tables.kept_cells.read(tables.gated_matmul_tpu.FILE)
   fast = []
   for name, cell in cells.items():
-    tpu, kernel, grid, *_ = name.split()
+    tpu, kernel, grid, *rectified = name.split()
     (_, n), (_, columns) = (map(int, x.split('x')) for x in (kernel, grid))
     width, most = BOUNDS[tpu]
     if n // columns % width == 0:
       fast.append(name)
       assert cell['ratio'] <= most, name
-      assert cell['temporary_over_activations'] <= 0.05, name
+      # By itself a rectified product has to make its input.
+      more = 1.0 if rectified else 0.05
+      assert cell['temporary_over_activations'] <= more, name
   assert len(fast) > len(cells) / 3
 
 
