@@ -23,6 +23,7 @@ from hypergrid_jax import (
   extension,
   predictions,
   progress,
+  run_batches,
   run_directory,
   run_setup,
   step_program,
@@ -113,7 +114,7 @@ def timed(function: Callable[..., Any]) -> Callable[..., float]:
 
 def _step(setup: run_setup.Setup) -> Callable[[int], float]:
   """A function that times one step on a batch by its number."""
-  loader = run_setup.make_loader(setup.run, setup.corpus)
+  loader = run_batches.make_loader(setup.run, setup.corpus)
   key = jax.random.key(setup.run.train.seed)
   with jax.set_mesh(setup.mesh):
     program = step_program.compile_step(setup, loader)
@@ -136,7 +137,7 @@ def _condition(setup: run_setup.Setup) -> Callable[[int], float] | None:
   points = extension.of_methods(setup.run.method)
   if points.condition is extension.no_condition:
     return None
-  loader = run_setup.make_loader(setup.run, setup.corpus)
+  loader = run_batches.make_loader(setup.run, setup.corpus)
   params = setup.model.init(jax.random.key(0))
   gradient = jax.jit(
     jax.grad(functools.partial(condition_size, setup.model)),
