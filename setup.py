@@ -41,6 +41,8 @@ EXTRAS = {
   'plots': ['matplotlib'],
   'hub': ['huggingface_hub'],
   'torch': ['torch', 'transformers'],
+  # What benchmarks/peers.py compares with, in an environment of its own.
+  'peers': ['torch==2.13.*', 'transformers'],
   'test': [
     'beartype',
     'chex',
@@ -81,6 +83,7 @@ setuptools.setup(
   },
   package_data={
     'hypergrid_jax.gin': ['*/*.gin'],
+    'hypergrid_jax.ops': ['*.json'],
     'hypergrid_jax.tasks.sample': ['*.model'],
   },
   entry_points={'console_scripts': ['hypergrid = hypergrid_jax.cli:main']},

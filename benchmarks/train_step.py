@@ -1,245 +1,146 @@
 """How long a method's train step takes beside plain T5's, on this machine.
 
   python benchmarks/train_step.py > train_step.json
-  python benchmarks/train_step.py --method hyperformer_pp adapters
+  python benchmarks/train_step.py --methods all > train_step_methods.json
 
 Methods are named after their files in gin/methods, and what those freeze is
-frozen; with `--trainable all` everything trains, so that the difference is the
-method's own work. All models are built with the same sizes and take turns on
-the same packed rows, so that whatever else the machine does hits them alike.
-Prints JSON: median and quartiles of each in milliseconds, and the ratio of
-each median to plain T5's. Under `conditioning_milliseconds` is what of that the
+frozen; `hypergrid_naive` gates a weight for every example. All models are built
+with the same sizes and take turns with plain T5 on the same packed rows; with
+many methods, a few at a time. Prints JSON: spreads of each in milliseconds, its
+ratio to plain T5, and what the compiled step does: FLOPs of matrix products
+and an estimate of the bytes it moves. `conditioning` is what of the step the
 `condition` point takes by itself, forward and backward, in both stacks: the
 generation of all adapters in HyperFormer.
+
+On a GPU, with --torch_python naming a Python that has PyTorch and transformers:
+
+  python benchmarks/train_step.py --model t5_1_0_base --dtype bfloat16 \
+    --peak_tflops 989 --torch_python /venv/bin/python > train_step_gpu.json
+
+then transformers' T5, compiled by torch.compile, takes its turns too, on rows
+of the same sizes, and the utilisation is the model's FLOPs over the peak's.
 """
 
 import argparse
-from collections.abc import Callable
-import json
-import sys
-import time
+import contextlib
+import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
+import measuring
+import models
+from others import torch_worker
 
-from hypergrid_jax import (
-  configuration,
-  extension,
-  optim,
-  run_directory,
-  train,
-  trainable,
-  types,
-)
-from hypergrid_jax.model import Model
-from hypergrid_jax.state import TrainState
+from hypergrid_jax.precompiling import analytic, hlo_costs, hlo_text
 
-PLAIN = 'plain'
-DECODER_SHARE = 4  # encoder tokens per decoder token, as in packed GLUE rows
-
-
-def packed_rows(
-  rows: int, length: int, segments: int, vocab: int, num_tasks: int
-):
-  """Rows of equally long segments with random tokens, tasks in turn."""
-  rng = np.random.default_rng(0)
-
-  def side(length):
-    ids = 1 + np.arange(length) * segments // length
-    return np.tile(ids, (rows, 1)).astype(np.int32)
-
-  def tokens(length):
-    return rng.integers(2, vocab, (rows, length)).astype(np.int32)
-
-  encoder, decoder = side(length), side(length // DECODER_SHARE)
-  starts = [np.flatnonzero(encoder[0] == s + 1)[0] for s in range(segments)]
-  return types.Batch(
-    encoder_input_tokens=tokens(length),
-    encoder_segment_ids=encoder,
-    encoder_positions=np.tile(np.arange(length, dtype=np.int32), (rows, 1)),
-    encoder_segment_starts=np.tile(np.array(starts, np.int32), (rows, 1)),
-    decoder_input_tokens=tokens(decoder.shape[1]),
-    decoder_target_tokens=tokens(decoder.shape[1]),
-    decoder_segment_ids=decoder,
-    decoder_positions=np.zeros_like(decoder),
-    decoder_loss_weights=np.ones(decoder.shape, np.float32),
-    task_ids=(np.arange(rows) % num_tasks).astype(np.int32),
-  )
-
-
-def settings(method: str, options: argparse.Namespace):
-  """The run of a method's file with the sizes of the command line."""
-  sizes = {
-    'd_model': options.d_model,
-    'd_ff': options.d_ff,
-    'num_heads': options.num_heads,
-    'd_kv': options.d_model // options.num_heads,
-    'num_layers': options.num_layers,
-    'num_decoder_layers': options.num_layers,
-    'vocab_size': options.vocab_size,
-    'dropout_rate': 0.0,
-    'dtype': options.dtype,
-  }
-  bindings = [f'T5Config.{name}={value}' for name, value in sizes.items()]
-  for name in ('grid_rows', 'grid_cols'):
-    value = getattr(options, name)
-    if value is not None and method.startswith('hypergrid'):
-      bindings.append(f'HyperGrid.{name}={value}')
-  if options.trainable and method != PLAIN:
-    bindings.append(f'train.trainable={options.trainable}')
-  return configuration.parse(
-    [f'gin/methods/{method}.gin'],
-    [
-      'train.num_steps=1',
-      'data.mixture=glue',
-      'data.vocabulary=sample',
-      *bindings,
-    ],
-  )
-
-
-def prepare(run_config: configuration.RunConfig, batch, num_tasks: int):
-  """Returns functions that time one step, and its conditioning alone."""
-  model = Model(
-    run_config.model,
-    extension.of_methods(run_config.method),
-    num_tasks=num_tasks,
-  )
-  chosen = run_config.train.trainable
-  tx = optim.make_optimizer(
-    optim.Adafactor(),
-    optim.Constant(1e-3),
-    logical_axes=model.logical_axes,
-    added=model.added,
-    trainable=chosen,
-  )
-  params = model.init(jax.random.key(0))
-  state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
-  trained = trainable.trained_parameters(
-    model.logical_axes, chosen, added=model.added
-  )
-  step = jax.jit(
-    train.make_train_step(
-      model, tx, train.TrainConfig(num_steps=1), trained=trained
-    ),
-    donate_argnums=0,
-  )
-  key = jax.random.key(1)
-
-  def one_step():
-    nonlocal state
-    state, metrics = step(state, batch, key)
-    return state, metrics
-
-  gradient = jax.jit(jax.grad(conditioning_size, argnums=1), static_argnums=0)
-  return timed(one_step), timed(lambda: gradient(model, state.params, batch))
-
-
-def conditioning_size(model: Model, params: types.Params, batch):
-  """A number that depends on all that the `condition` of both stacks makes."""
-  module = model.bind(params)
-  segments = types.Segments(
-    batch.encoder_segment_ids,
-    batch.encoder_segment_starts,
-    batch.encoder_positions,
-  )
-  tasks = module.task_vectors()
-  encoded = module.token_embedder(batch.encoder_input_tokens)
-  made = (
-    module.encoder.condition(
-      extension.ConditionInputs(batch.task_ids, segments, tasks)
-    ),
-    module.decoder.condition(
-      extension.ConditionInputs(
-        batch.task_ids, segments, tasks, encoded, segments
-      )
-    ),
-  )
-  leaves = [leaf for leaf in jax.tree.leaves(made) if leaf.dtype != jnp.int32]
-  return sum((jnp.sum(jnp.square(leaf)) for leaf in leaves), jnp.float32(0))
-
-
-def timed(function: Callable[[], Any]) -> Callable[[], float]:
-  """Returns a function that calls, waits, and says how long that took."""
-
-  def run() -> float:
-    began = time.perf_counter()
-    jax.block_until_ready(function())
-    return 1e3 * (time.perf_counter() - began)
-
-  run()  # compiles
-  return run
-
-
-def quartiles(values: list[float]) -> dict[str, float]:
-  """Of times in milliseconds."""
-  found = np.percentile(values, (25, 50, 75)).round(2).tolist()
-  return dict(zip(('quartile_1', 'median', 'quartile_3'), found, strict=True))
+TORCH = 'transformers'
+AT_ONCE = 4  # methods beside plain T5, each with its own parameters
 
 
 def parse_options() -> argparse.Namespace:
   """Reads the command line."""
-  parser = argparse.ArgumentParser(description=__doc__)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  models.add_sizes(parser)
   for name, default in (
-    ('d_model', 512),
-    ('d_ff', 2048),
-    ('num_heads', 8),
-    ('num_layers', 6),
     ('rows', 8),
     ('length', 512),
     ('segments', 16),
-    ('vocab_size', 32128),
-    ('num_tasks', 8),
-    ('grid_rows', None),  # HyperGrid's; the file's if not given
-    ('grid_cols', None),
-    ('repeats', 7),
+    ('turns', 9),
+    ('naive_turns', 3),
+    ('seconds', 600),  # of a group of methods; then it ends with its turn
   ):
     parser.add_argument(f'--{name}', type=int, default=default)
-  parser.add_argument('--dtype', default='float32')
-  parser.add_argument('--method', nargs='+', default=['hypergrid'])
-  parser.add_argument('--trainable', help='instead of what the method trains')
+  parser.add_argument(
+    '--methods',
+    nargs='+',
+    default=['hypergrid', models.NAIVE],
+    help="names, or 'all'",
+  )
+  parser.add_argument('--peak_tflops', type=float, help="of the device's dtype")
+  parser.add_argument('--torch_python', help='has PyTorch and transformers')
   return parser.parse_args()
+
+
+def measure(methods: list[str], options, worker) -> dict[str, Any]:
+  """Plain T5 and some methods in turns; by name, what was measured."""
+  batch = models.packed_rows(
+    options.rows,
+    options.length,
+    options.segments,
+    models.settings(models.PLAIN, options).model.vocab_size,
+    options.num_tasks,
+  )
+  steps, made, turns, conditions = {}, {}, {}, {}
+  for name in (models.PLAIN, *methods):
+    measuring.say(f'compiling {name}')
+    config = models.settings(name, options)
+    steps[name] = models.train_step(name, config, options.num_tasks, [batch])
+    made[name] = facts(steps[name], config, options)
+    turns[name] = functools.partial(steps[name], batch)
+    condition = models.conditioning_gradient(steps[name].model, batch)
+    conditions[name] = lambda one=steps[name], run=condition: run(
+      one.state.params
+    )
+  if worker is not None:
+    turns[TORCH] = worker.train_step(
+      models.settings(models.PLAIN, options).model,
+      rows=options.rows,
+      lengths=(options.length, options.length // models.DECODER_SHARE),
+      dtype=options.dtype,
+    )
+  measuring.say(f'measuring {", ".join(turns)}')
+  fewer = {models.NAIVE: options.naive_turns}
+  times = measuring.take_turns(
+    turns, options.turns, fewer=fewer, seconds=options.seconds
+  )
+  found = measuring.compared(times, models.PLAIN)
+  alone = measuring.take_turns(conditions, options.turns)
+  for name, one in found.items():
+    one |= made.get(name, {})
+    if name in conditions:
+      one['conditioning'] = measuring.spread(alone[name].wall)
+    if options.peak_tflops:
+      flops = made[models.PLAIN]['model_flops']
+      seconds = 1e-3 * one['milliseconds']['median']
+      used = flops / seconds / (1e12 * options.peak_tflops)
+      one['model_flops_utilisation'] = round(used, 4)
+  return found
+
+
+def facts(step: models.TrainStep, config, options) -> dict[str, Any]:
+  """What a compiled step does."""
+  lengths = options.length, options.length // models.DECODER_SHARE
+  flops = analytic.training_flops(
+    config.model, rows=options.rows, row_lengths=lengths
+  )
+  (compiled,) = step.compiled.values()
+  found = {'model_flops': flops.model}
+  with contextlib.suppress(ValueError):  # not every backend's text is known
+    costs = hlo_costs.costs(hlo_text.parse(compiled.as_text()))
+    found |= {'matmul_flops': costs.matmul_flops, 'bytes': costs.bytes}
+  return found
 
 
 def main() -> None:
   """Measures and prints."""
   options = parse_options()
-  batch = packed_rows(
-    options.rows,
-    options.length,
-    options.segments,
-    options.vocab_size,
-    options.num_tasks,
-  )
-  variants = {
-    name: prepare(settings(name, options), batch, options.num_tasks)
-    for name in (PLAIN, *options.method)
-  }
-  times: dict[str, list[float]] = {name: [] for name in variants}
-  conditioning: dict[str, list[float]] = {name: [] for name in variants}
-  for _ in range(options.repeats):
-    for name, (step, condition) in variants.items():
-      times[name].append(step())
-      conditioning[name].append(condition())
-  medians = {name: float(np.median(values)) for name, values in times.items()}
-  ratios = {
-    f'{name}_over_plain': round(medians[name] / medians[PLAIN], 4)
-    for name in options.method
-  }
-  report = {
-    'options': vars(options),
-    'device': str(jax.devices()[0]),
-    'versions': run_directory.versions(),
-    'milliseconds': {k: quartiles(v) for k, v in times.items()},
-    'conditioning_milliseconds': {
-      k: quartiles(v) for k, v in conditioning.items() if k != PLAIN
-    },
-    **ratios,
-  }
-  json.dump(report, sys.stdout, indent=2)
-  sys.stdout.write('\n')
+  methods = options.methods
+  if methods == ['all']:
+    methods = list(models.METHODS)
+  begun = measuring.machine()
+  groups = []
+  with contextlib.ExitStack() as stack:
+    worker = None
+    if options.torch_python:
+      worker = stack.enter_context(torch_worker.Worker(options.torch_python))
+      begun['versions'] |= worker.versions
+    for first in range(0, len(methods), AT_ONCE):
+      chosen = methods[first : first + AT_ONCE]
+      groups.append(measure(chosen, options, worker))
+      jax.clear_caches()
+  measuring.write({'options': vars(options), **begun, 'groups': groups})
 
 
 if __name__ == '__main__':

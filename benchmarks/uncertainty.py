@@ -27,7 +27,7 @@ from rich.console import Console
 
 from hypergrid_jax import (
   configuration,
-  row_choice,
+  run_batches,
   run_directory,
   run_setup,
   state,
@@ -48,7 +48,7 @@ def set_up(token_dir: str, gin_files, bindings) -> run_setup.Setup:
 
 def prepare(setup: run_setup.Setup):
   """Returns what runs a step, what chooses its rows, and the FLOPs."""
-  loader = run_setup.make_loader(setup.run, setup.corpus)
+  loader = run_batches.make_loader(setup.run, setup.corpus)
   key = jax.random.key(0)
   with jax.set_mesh(setup.mesh):
     traced = step_program.trace_steps(setup, loader)
@@ -56,7 +56,7 @@ def prepare(setup: run_setup.Setup):
     current = state.create_state(
       setup.model, setup.tx, key, setup.mesh, setup.run.mesh.axis_rules()
     )
-  selector = row_choice.make_selector(
+  selector = run_batches.make_selector(
     setup.run, setup.model, loader.tasks, setup.corpus.vocabulary
   )
   choose = selector and jax.jit(selector)

@@ -51,8 +51,8 @@ class EvaluateConfig:
       more.
     split: 'validation', 'test' or 'train'.
     length_buckets: row lengths in tokens, increasing. Each one that occurs is
-      compiled once; an example goes into the shortest that holds it. Longer
-      ones go into the next multiple of the last.
+      compiled once; a batch has the shortest that holds its longest example.
+      Longer ones go into the next multiple of the last.
     scoring: 'greedy' decodes text; 'rank' takes the likeliest label of tasks
       with a closed set of labels, so that no prediction is invalid, and decodes
       the others.
@@ -65,7 +65,7 @@ class EvaluateConfig:
   limit: int | None = None
   max_decode_length: int | None = None
   split: str = 'validation'
-  length_buckets: tuple[int, ...] = (64, 128, 256, 512)
+  length_buckets: tuple[int, ...] = (32, 64, 96, 128, 192, 256, 384, 512)
   scoring: Literal['greedy', 'rank'] = 'greedy'
 
   def __post_init__(self):

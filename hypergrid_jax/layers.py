@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
+from hypergrid_jax import rectifying
 from hypergrid_jax.t5_config import T5Config
 
 MASKED = -1e9  # added to float32 logits of masked keys: exp() of it is 0
@@ -201,6 +202,10 @@ class MlpBlock(nnx.Module):
   ) -> Float[Array, 'B L D']:
     """Applies the block; a conditioned block replaces `matmul`."""
     matmul = self.matmul(x, conditioning, segments)
+    if self.activations == ('relu',):
+      hidden = matmul('wi', x)
+      rectifier = rectifying.make(hidden.shape, self.dropout_rate, dropout_key)
+      return matmul('wo', hidden, rectifier)
     hidden = None
     for name, activation in zip(self.wi_names, self.activations, strict=True):
       part = ACTIVATIONS[activation](matmul(name, x))
@@ -209,7 +214,10 @@ class MlpBlock(nnx.Module):
     return matmul('wo', hidden)
 
   def matmul(self, x, conditioning, segments):
-    """Returns `f(name, u) -> u @ kernel`; overridden by conditioned blocks.
+    """Returns `f(name, u, rectifier) -> u @ kernel`.
+
+    With a `rectifying.Rectifier` u is rectified first. Overridden by
+    conditioned blocks.
 
     Args:
       x: the block's input [B, L, D], for gates made from hidden states.
@@ -219,8 +227,15 @@ class MlpBlock(nnx.Module):
     del x, conditioning, segments
     return self.plain_matmul
 
-  def plain_matmul(self, name: str, u: Float[Array, 'B L A']):
+  def plain_matmul(
+    self,
+    name: str,
+    u: Float[Array, 'B L A'],
+    rectifier: rectifying.Rectifier | None = None,
+  ):
     """Multiplies by the named kernel in the activation dtype."""
+    if rectifier is not None:
+      u = rectifying.rectify(rectifier, u)
     kernel = getattr(self, name)[...]
     return u.astype(self.dtype) @ kernel.astype(self.dtype)
 

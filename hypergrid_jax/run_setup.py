@@ -24,7 +24,6 @@ from hypergrid_jax import (
   partitioning,
   processes,
   progress,
-  row_choice,
   run_directory,
   trainable,
   uncertainty,
@@ -32,8 +31,7 @@ from hypergrid_jax import (
 from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
-from hypergrid_jax.data import candidates, sampling, vocabularies
-from hypergrid_jax.data import loader as loader_lib
+from hypergrid_jax.data import vocabularies
 from hypergrid_jax.model import Model
 from hypergrid_jax.t5_config import T5Config
 from hypergrid_jax.tasks import task_files
@@ -189,7 +187,7 @@ def set_up(
   task_files.load(run.data.task_files, cache=tokens)
   num_tasks = len(corpus_lib.task_ids(run.data.mixture))
   model, mesh, tx = build(run, vocabulary.size, num_tasks=num_tasks)
-  row_choice.check_rows(run, mesh)
+  check_rows(run, mesh)
   # Process 0 makes the token stores, the others then find them.
   with (
     progress.on_demand(console, 'tokenising') as shown,
@@ -305,30 +303,35 @@ def with_vocabulary(config: T5Config, size: int) -> T5Config:
   return config
 
 
-def make_loader(
-  run: Run, corpus: corpus_lib.Corpus
-) -> loader_lib.Loader | candidates.CandidateLoader:
-  """The batches of the run: its rows, or candidates to choose them from.
+def check_rows(run: Run, mesh: jax.sharding.Mesh) -> None:
+  """Checks that the rows of a step can be chosen, and divided over the mesh.
 
   Raises:
-    UserError: the rates or the sampler do not fit the tasks.
+    UserError: they cannot.
   """
-  data, stores = run.data, corpus.train
-  sizes = {name: store.num_examples for name, store in stores.items()}
-  rates = sampling.mixing_rates(sizes, data, corpus.rates)
-  rows = loader_lib.Loader(
-    {name: stores[name] for name in rates},
-    task_ids=corpus.task_ids,
-    rates=rates,
-    batch_size=data.batch_size,
-    row_lengths=data.row_lengths,
-    max_segments=data.segments,
-    seed=run.train.seed,
-    packed=data.pack,
-    length_buckets=data.length_buckets,
-    one_task=data.tasks_per_batch == 'one',
+  data, rules = run.data, run.mesh.axis_rules()
+  partitioning.check_batch_size(
+    data.batch_size, mesh, rules, microbatches=run.train.microbatches
   )
-  return row_choice.batches(run, rows, corpus.vocabulary)
+  if run.sampler is None:
+    return
+  if data.length_buckets is not None or data.tasks_per_batch == 'one':
+    raise errors.UserError(
+      'run.sampler = @UncertaintySampling() chooses among rows of all tasks and'
+      ' of one length. Leave data.length_buckets and data.tasks_per_batch ='
+      " 'one' out."
+    )
+  per_task = run.sampler.per_task(data.batch_size)
+  shares = (
+    mesh.size
+    // partitioning.batch_sharding(mesh, rules).shard_shape((mesh.size,))[0]
+  )
+  if per_task % shares:
+    raise errors.UserError(
+      f'UncertaintySampling.candidates_per_task = {per_task} cannot be divided'
+      f' over the {shares} groups of devices that share the rows. Make it a'
+      f' multiple of {shares}.'
+    )
 
 
 def _described(config: Any) -> Any:

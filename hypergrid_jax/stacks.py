@@ -14,10 +14,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hypergrid_jax import extension, layers, types
+from hypergrid_jax import extension, layers, rectifying, types
 
 REMAT_POLICIES: dict[str, Callable[..., Any]] = {
-  'minimal': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'minimal': jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    jax.checkpoint_policies.save_only_these_names(rectifying.NAME),
+  ),
   'full': jax.checkpoint_policies.nothing_saveable,
 }
 

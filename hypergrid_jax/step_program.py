@@ -9,8 +9,8 @@ import jax
 from hypergrid_jax import (
   flops,
   partitioning,
-  row_choice,
   row_parts,
+  run_batches,
   run_setup,
   types,
 )
@@ -117,7 +117,7 @@ def trace_steps(
   Returns:
     The programs by length of the encoder's rows.
   """
-  selector = row_choice.make_selector(
+  selector = run_batches.make_selector(
     setup.run, setup.model, loader.tasks, setup.corpus.vocabulary
   )
   return {

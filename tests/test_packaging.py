@@ -112,7 +112,7 @@ def test_the_version_is_the_package_s(metadata):
 
 
 def test_the_extras_exist(metadata):
-  extras = {'tpu', 'gpu', 'test', 'plots', 'torch', 'hub'}
+  extras = {'tpu', 'gpu', 'test', 'plots', 'torch', 'peers', 'hub'}
   assert set(metadata.get_all('Provides-Extra')) == extras
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypergrid_jax import (
   configuration,
   errors,
+  partitioning,
   run_setup,
   summary,
   tree_paths,
@@ -115,3 +116,38 @@ def test_freezing_random_values_is_noted(bindings, noted):
   assert len(setup.notes) == 1 + noted
   for note, text in zip(setup.notes, ('one', *expected), strict=True):
     assert text in note
+
+
+@pytest.mark.parametrize(
+  ('bindings', 'message'),
+  [
+    (
+      ('data.pack=False', 'data.length_buckets=(32, 64)'),
+      r'chooses among rows of all tasks and of one length\. Leave .*_buckets',
+    ),
+    (('data.tasks_per_batch=one',), "data.tasks_per_batch = 'one' out"),
+    (
+      ('UncertaintySampling.candidates_per_task=12',),
+      r'candidates_per_task = 12 cannot be divided over the 8 groups of devices'
+      r'.* a multiple of 8',
+    ),
+    (
+      ('UncertaintySampling.candidates_per_task=17',),
+      r'candidates_per_task = 17 is more than data.batch_size = 16',
+    ),
+  ],
+)
+def test_candidates_that_cannot_be_had_are_refused(bindings, message):
+  def check(*bindings):
+    run = configuration.parse(
+      [*RUN[0], 'gin/samplers/uncertainty.gin'],
+      (*RUN[1], 'data.batch_size=16', 'data.row_length=64', *bindings),
+    )
+    run_setup.check_rows(run, partitioning.make_mesh(run.mesh))
+
+  check('UncertaintySampling.candidates_per_task=8')
+  check(
+    'UncertaintySampling.candidates_per_task=2', 'mesh.data=2', 'mesh.model=4'
+  )
+  with pytest.raises(errors.UserError, match=message):
+    check(*bindings)

@@ -324,8 +324,9 @@ def eval_batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """Yields inputs, one example per row, in batches of few different shapes.
 
-  Each example comes exactly once, in the shortest bucket that holds it; shorter
-  buckets come first, and within a bucket the store's order is kept.
+  Each example comes exactly once. Longer ones come first, and a batch has the
+  shortest bucket that holds its longest: where a length's last batch would have
+  empty rows, the next shorter examples fill them.
 
   Args:
     store: the examples.
@@ -335,8 +336,8 @@ def eval_batches(
 
   Yields:
     Example indices [batch_size] int64 and tokens [batch_size, L] int32, padded
-    with 0. Rows left over in a bucket's last batch have index -1 and hold
-    padding alone, which decoding takes as ended.
+    with 0. Rows left over in the last batch have index -1 and hold padding
+    alone, which decoding takes as ended.
 
   Raises:
     UserError: an example is longer than the last bucket.
@@ -351,14 +352,14 @@ def eval_batches(
       f'{store.task}/{store.split}: example {int(lengths.argmax())} has'
       f' {lengths.max()} tokens, but rows for evaluation hold {buckets[-1]}.'
     )
-  bucket_of = np.searchsorted(buckets, lengths)
-  for number, length in enumerate(buckets):
-    members = np.flatnonzero(bucket_of == number)
-    for first in range(0, len(members), batch_size):
-      chosen = members[first : first + batch_size]
-      indices = np.full(batch_size, -1, np.int64)
-      indices[: len(chosen)] = chosen
-      tokens = np.zeros((batch_size, length), np.int32)
-      for row, index in enumerate(chosen):
-        tokens[row, : lengths[index]] = store.inputs(index)
-      yield indices, tokens
+  # The longest first; of one length in the store's order.
+  order = np.argsort(-np.searchsorted(buckets, lengths), kind='stable')
+  for first in range(0, count, batch_size):
+    chosen = order[first : first + batch_size]
+    indices = np.full(batch_size, -1, np.int64)
+    indices[: len(chosen)] = chosen
+    length = buckets[np.searchsorted(buckets, lengths[chosen].max())]
+    tokens = np.zeros((batch_size, length), np.int32)
+    for row, index in enumerate(chosen):
+      tokens[row, : lengths[index]] = store.inputs(index)
+    yield indices, tokens

@@ -18,10 +18,10 @@ same vector in training and in cached decoding.
 """
 
 import dataclasses
-import functools
 from typing import Literal, get_args
 
 from flax import nnx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
@@ -31,14 +31,14 @@ from hypergrid_jax import (
   errors,
   extension,
   folding,
+  gated_mlp,
   layers,
-  partitioning,
   types,
 )
-from hypergrid_jax.ops import choices, gated_matmul, partitions
+from hypergrid_jax.ops import choices
 
 Variant = Literal['L', 'L2', 'LG', 'GL']
-State = Literal['first_token', 'mean', 'task']
+State = gated_mlp.State
 Form = Literal['plain', 'residual', 'identity']
 Implementation = choices.Implementation
 
@@ -128,7 +128,14 @@ class HyperGridConfig:
     def feed_forward(site, *, rngs):
       if not self._gates(site.stack):
         return extension.mlp_block(site, rngs=rngs)
-      return GatedMlpBlock(self, site, rngs=rngs)
+      return gated_mlp.GatedMlpBlock(
+        site,
+        gated=self.gated_kernels(site.config),
+        state=self.state,
+        whole_outputs=self.variant == 'L',
+        implementation=self.implementation,
+        rngs=rngs,
+      )
 
     return extension.ExtensionPoints(
       condition=condition, feed_forward=feed_forward
@@ -246,47 +253,47 @@ class GateFactors(nnx.Module):
       )
       setattr(self, name, factors)
     if method.state == 'task':
-      self.task = conditioning.TaskEmbedding(
-        site.num_tasks, config.d_model, rngs=rngs
-      )
+      tasks, width = site.num_tasks, config.d_model
+      self.task = conditioning.TaskEmbedding(tasks, width, rngs=rngs)
 
   def __call__(self, inputs: extension.ConditionInputs) -> types.Conditioning:
-    """Spreads the factors over the stack's layers; makes the shared state.
+    """Spreads the factors over the stack's layers.
 
     Layers without a gate get (offset, scale) = (1, 0), a gate of exactly 1.
+    Where all layers read one state, the segments' factors are made here: once,
+    and not at every decoding step.
     """
-    chosen = jnp.zeros(self.num_layers, bool).at[jnp.array(self.selected)]
-    chosen = chosen.set(True)
+    state = self._shared_state(inputs)
+    chosen = np.isin(np.arange(self.num_layers), self.selected)
     per_layer = {
       name: {
-        'factors': self._spread(getattr(self, name)),
+        'factors': self._factors(getattr(self, name), state),
         'scale': jnp.where(chosen, self.scale, 0.0),
         'offset': jnp.where(chosen, self.offset, 1.0),
       }
       for name in self.names
     }
-    return types.Conditioning(
-      shared=self._shared_state(inputs), per_layer=per_layer
-    )
+    return types.Conditioning(per_layer=per_layer)
 
-  def _spread(self, factors):
+  def _factors(self, factors, state):
+    """By layer: the parameters, or with a state the segments' factors."""
     values = nnx.to_pure_dict(nnx.state(factors))
-    if len(self.selected) == self.num_layers:
-      return values
-    index = jnp.zeros(self.num_layers, jnp.int32)
-    index = index.at[jnp.array(self.selected)].set(
-      jnp.arange(len(self.selected), dtype=jnp.int32)
-    )
-    return {name: value[index] for name, value in values.items()}
+    if len(self.selected) < self.num_layers:
+      index = np.zeros(self.num_layers, np.int32)
+      index[list(self.selected)] = np.arange(len(self.selected))
+      values = {name: value[index] for name, value in values.items()}
+    if state is not None:
+      spread = jax.vmap(gated_mlp.factor, (0, None))
+      values = {name: spread(value, state) for name, value in values.items()}
+    return values
 
   def _shared_state(self, inputs) -> Float[Array, 'B S D'] | None:
     if self.state == 'task':
       return self.task(inputs.task_ids)[:, None, :]
     if self.stack == 'encoder':
       return None  # every layer reads its own input
-    return read_state(
-      self.state, inputs.encoder_output, inputs.encoder_segments
-    )
+    x, segments = inputs.encoder_output, inputs.encoder_segments
+    return gated_mlp.read_state(self.state, x, segments)
 
 
 class _KernelFactors(nnx.Module):
@@ -319,79 +326,3 @@ class _KernelFactors(nnx.Module):
       rngs, row_shape, row_axes, stddev=row_stddev, stream='method'
     )
     self.col = layers.parameter(rngs, col_shape, col_axes)
-
-
-def read_state(
-  state: State, x: Float[Array, 'B L D'], segments: types.Segments
-) -> Float[Array, 'B S D']:
-  """The conditioning vector of each segment, from hidden states."""
-  if state == 'first_token':
-    return conditioning.first_token_state(x, segments)
-  return conditioning.mean_state(x, segments)
-
-
-class GatedMlpBlock(layers.MlpBlock):
-  """T5's feed-forward layer with gated kernels; parameter names unchanged."""
-
-  def __init__(
-    self, method: HyperGridConfig, site: extension.Site, *, rngs: nnx.Rngs
-  ):
-    super().__init__(site.config, rngs=rngs)
-    self.method = method
-    self.reads_input = site.stack == 'encoder' and method.state != 'task'
-    self.gated = method.gated_kernels(site.config)
-    self.partition = functools.partial(partition, rules=site.rules)
-
-  def matmul(self, x, cond, segments):
-    """Gated for the selected kernels, plain for the others."""
-    if self.reads_input:
-      state = read_state(self.method.state, x, segments)
-    else:
-      state = cond.shared
-
-    def multiply(name, u):
-      if name not in self.gated:
-        return self.plain_matmul(name, u)
-      gate = cond.per_layer[name]
-      if self.method.variant == 'L':
-        return self._scale_outputs(name, u, state, gate, segments)
-      return gated_matmul.gated_matmul(
-        u.astype(self.dtype),
-        getattr(self, name)[...],
-        factor(gate['factors']['row'], state),
-        factor(gate['factors']['col'], state),
-        segments.ids,
-        scale=gate['scale'],
-        offset=gate['offset'],
-        implementation=self.method.implementation,
-        partition=self.partition(name),
-      )
-
-    return multiply
-
-  def _scale_outputs(self, name, u, state, gate, segments):
-    values = nnx.sigmoid(factor(gate['factors']['col'], state))
-    values = gate['offset'] + gate['scale'] * values
-    values = conditioning.per_token(values, segments.ids)
-    return self.plain_matmul(name, u) * values.astype(self.dtype)
-
-
-def partition(name: str, rules: partitioning.Rules) -> partitions.Partition:
-  """Which mesh axes divide the product with a feed-forward kernel.
-
-  As the activations lie: what only the parameters are divided by, such as
-  'fsdp', is gathered before the product.
-  """
-  axes = ('mlp', 'activation_embed')
-  inputs, outputs = axes if name == 'wo' else axes[::-1]
-  return partitions.Partition(rules['batch'], rules[inputs], rules[outputs])
-
-
-def factor(
-  parameter: Float[Array, 'D G'] | Float[Array, ' G'],
-  state: Float[Array, 'B S D'],
-) -> Float[Array, '#B #S G']:
-  """A local factor from the state, or a global one as it is; float32."""
-  if parameter.ndim == 1:
-    return parameter[None, None, :]
-  return state.astype(parameter.dtype) @ parameter

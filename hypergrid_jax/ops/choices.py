@@ -1,6 +1,16 @@
-"""Which form of the gated matmul runs, by platform and shape."""
+"""Which form of the gated matmul runs, by platform and shape.
+
+On a TPU a model of the kernels' cost decides, see `tpu_plans`. For the forms of
+plain operations `python benchmarks/gated_matmul.py --write_choices` measures
+them all and writes the fastest of each shape to choices.json; what is nearest
+in it is taken. `HyperGrid.implementation` overrides either.
+"""
 
 import dataclasses
+import functools
+import json
+import math
+import pathlib
 from typing import Any, Literal, get_args
 
 import jax
@@ -13,9 +23,8 @@ Implementation = Literal['auto', 'xla', 'pallas', 'reference']
 
 # From here on tokens of a device fill the tiles of the TPU kernels.
 LEAST_KERNEL_TOKENS = 512
-# From here on gating W once per row of the batch is cheaper than a loop over
-# blocks, measured on a CPU by `python benchmarks/gated_matmul.py`.
-LEAST_ROW_LENGTH = 64
+# By platform; each a list of `Measured`.
+TABLE = pathlib.Path(__file__).parent / 'choices.json'
 KERNEL_DTYPES = ('bfloat16', 'float32')
 INTERPRETED_CHIP = tpu_plans.Chip(cores=2, unit=128, units=4, vmem=2**26)
 
@@ -54,6 +63,39 @@ class Problem:
       columns=self.columns,
       itemsize=jnp.dtype(self.dtype).itemsize,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """A shape that was measured, and the form that was fastest.
+
+  Attributes:
+    gates: 'segment' or 'row', as in `Problem`.
+    batch: rows of the batch.
+    length: tokens of a row.
+    form: 'loop' over blocks, 'weight' gated for every row.
+    at_once: tokens that the loop takes at once; None for all.
+  """
+
+  gates: str
+  batch: int
+  length: int
+  form: Literal['loop', 'weight']
+  at_once: int | None = None
+
+  def distance(self, problem: Problem) -> float:
+    """How far another shape is: of its length first, then of its tokens."""
+    tokens = problem.batch * problem.length
+    return 4 * abs(math.log(problem.length / self.length)) + abs(
+      math.log(tokens / (self.batch * self.length))
+    )
+
+
+@functools.cache
+def table(platform: str) -> tuple[Measured, ...]:
+  """What was measured on a platform; nothing where nothing was."""
+  rows = json.loads(TABLE.read_text()).get(platform, ())
+  return tuple(Measured(**row) for row in rows)
 
 
 def choose(
@@ -95,9 +137,15 @@ def choose(
   # other forms get from spreading it over the rows.
   if problem.gates == 'one' and jax.sharding.get_abstract_mesh().empty:
     return xla_forms.OneWeight()
-  if problem.gates == 'row' and problem.length >= LEAST_ROW_LENGTH and not cut:
+  nearest = min(
+    (row for row in table(platform()) if row.gates == problem.gates),
+    key=lambda row: row.distance(problem),
+    default=Measured(problem.gates, 1, 1, 'loop'),
+  )
+  if nearest.form == 'weight' and not cut:
     return xla_forms.WeightPerRow()
-  return xla_forms.BlockLoop(cut or cheaper_cut(problem))
+  cut = cut or cheaper_cut(problem)
+  return xla_forms.BlockLoop(cut, nearest.at_once)
 
 
 def cheaper_cut(problem: Problem) -> xla_forms.Cut:

@@ -9,10 +9,11 @@ HyperGrid gate is (offset, scale) = (0, 1), the residual one (1, 1), the one
 that starts at identity (0, 2); (1, 0) switches the gate off.
 
 `gated_matmul` never holds a gated weight per token, forward or backward, and
-keeps only u, W and the gate's factors between the two. How it is done is
-chosen by platform and shape (`choices`): fused kernels on a TPU
-(`tpu_kernels`), plain operations elsewhere (`xla_forms`). On a mesh every
-device does its part (`partitions`). `reference` has the definition.
+keeps only u, W and the gate's factors between the two; so does a ReLU with
+dropout on u, when it is done here (`rectifying`). How it is done is chosen by
+platform and shape (`choices`): fused kernels on a TPU (`tpu_kernels`), plain
+operations elsewhere (`xla_forms`). On a mesh every device does its part
+(`partitions`). `reference` has the definition.
 """
 
 import functools
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import current_mesh
+from hypergrid_jax import current_mesh, rectifying
 from hypergrid_jax.ops import choices, reference, xla_forms
 from hypergrid_jax.ops.partitions import WHOLE, Divided, Partition
 
@@ -40,6 +41,7 @@ def gated_matmul(
   partition: Partition = WHOLE,
   cut: xla_forms.Cut | None = None,
   interpret: bool = False,
+  rectifier: rectifying.Rectifier | None = None,
 ) -> Float[Array, 'B L N']:
   """Multiplies by a kernel gated per segment, without per-example weights.
 
@@ -58,6 +60,8 @@ def gated_matmul(
     partition: the axes of the current mesh that divide u and the kernel.
     cut: the side to cut into blocks; None takes the cheaper one.
     interpret: runs 'pallas' without a TPU; slow, for tests.
+    rectifier: what u goes through first; here, because the backward pass then
+      needs neither its input nor a pass over memory.
 
   Returns:
     y in u's dtype.
@@ -74,6 +78,8 @@ def gated_matmul(
       f'a {rows} x {columns} grid does not divide a kernel of {k} x {n}'
     )
   if implementation == 'reference':
+    if rectifier is not None:
+      u = rectifying.rectify(rectifier, u)
     return reference.reference_gated_matmul(
       u, kernel, row, col, segment_ids, scale=scale, offset=offset
     )
@@ -102,8 +108,9 @@ def gated_matmul(
     return form.spread(factor.astype(accumulate), segment_ids)
 
   return _gated(
-    Divided(form, axes),
+    Divided(form, axes, None if rectifier is None else rectifier.scale),
     u,
+    None if rectifier is None else rectifier.keep,
     kernel.astype(u.dtype),
     spread(row, blocks[0] * shards[0]),
     spread(col, blocks[1] * shards[1]),
@@ -119,18 +126,19 @@ def _gates(row, col):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _gated(form, u, kernel, row, col, gate):
-  return form.forward(u, kernel, row, col, gate)
+def _gated(form, x, keep, kernel, row, col, gate):
+  return _forward(form, x, keep, kernel, row, col, gate)[0]
 
 
-def _forward(form, *arguments):
-  return _gated(form, *arguments), arguments
+def _forward(form, x, keep, *others):
+  u = x if form.slope is None else rectifying.value(form.slope, x, keep)
+  return form.forward(u, *others), (u, *others)
 
 
 def _backward(form, arguments, dy):
   u, kernel, row, col, gate = arguments
   du, dkernel, drow, dcol = form.backward(u, kernel, row, col, gate, dy)
-  return du, dkernel, drow, dcol, jnp.zeros_like(gate)
+  return du, None, dkernel, drow, dcol, jnp.zeros_like(gate)
 
 
 _gated.defvjp(_forward, _backward)

@@ -52,10 +52,13 @@ class Divided:
   Attributes:
     form: how one device does its part.
     axes: the axes in use.
+    slope: None, or u is `rectifying.value(slope, x, keep)`, and the gradient of
+      x is what is asked for.
   """
 
   form: Any
   axes: Partition
+  slope: float | None = None
 
   def forward(self, u, kernel, row, col, gate):
     """The product, of all devices."""
@@ -68,11 +71,11 @@ class Divided:
     )
 
   def backward(self, u, kernel, row, col, gate, dy):
-    """Gradients of u, kernel, row and col, of all devices."""
+    """Gradients of u, or of x, and of kernel, row and col, of all devices."""
     batch, inputs, outputs = dataclasses.astuple(self.axes)
 
     def local(*arguments):
-      du, dkernel, drow, dcol = self.form.backward(*arguments)
+      du, dkernel, drow, dcol = self.form.backward(*arguments, self.slope)
       dkernel = dkernel.astype(kernel.dtype)  # fewer bytes to send
       return (
         _sum(du, outputs),

@@ -44,8 +44,8 @@ class Kernels(xla_forms.Form):
     )
     return y[:tokens].reshape(*u.shape[:2], -1)
 
-  def backward(self, u, kernel, row, col, gate, dy):
-    """Gradients of u, kernel, row and col."""
+  def backward(self, u, kernel, row, col, gate, dy, slope=None):
+    """Gradients of u, kernel, row and col; with a slope of what u rectifies."""
     tokens = u.shape[0] * u.shape[1]
     du, dkernel, drow, dcol = tpu_kernels.backward(
       self.plan,
@@ -55,6 +55,7 @@ class Kernels(xla_forms.Form):
       self._padded(col.reshape(-1, tokens), 1),
       gate,
       self._padded(dy.reshape(tokens, -1), 0),
+      u_slope=slope,
     )
     return (
       du[:tokens].reshape(u.shape),

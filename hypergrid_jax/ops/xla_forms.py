@@ -10,13 +10,15 @@
 
 The elementwise work per token is Gc * K numbers for columns and Gr * N for
 rows. The rows of a decoding step are so few that one batched matmul does all.
+Where caches are small, tokens are worked through in parts: then what the blocks
+add up stays in the cache.
 
 `WeightPerRow` and `OneWeight` gate W itself, where all tokens of a row, or of
 the batch, share their gate.
 
 A form's `spread` makes the gate factors from those per segment, `factor_spec`
-says how a mesh divides them, and `backward` returns the gradients of u, kernel,
-row and col. Gates are pairs (offset, scale).
+says how a mesh divides them, and `gradients` returns those of u, kernel, row
+and col. Gates are pairs (offset, scale).
 """
 
 import dataclasses
@@ -26,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from hypergrid_jax import rectifying
 from hypergrid_jax.ops import segments
 
 # Blocks up to this many are unrolled; more are scanned, which keeps compile
@@ -45,6 +48,13 @@ class Form:
     """The grid as the form wants it: this one or a finer one."""
     return rows, columns
 
+  def backward(self, u, kernel, row, col, gate, dy, slope=None):
+    """Gradients of u, kernel, row and col; with a slope of what u rectifies."""
+    du, *others = self.gradients(u, kernel, row, col, gate, dy)
+    if slope is not None:
+      du = rectifying.gradient(slope, u, du)
+    return du, *others
+
 
 @dataclasses.dataclass(frozen=True)
 class BlockLoop(Form):
@@ -52,9 +62,13 @@ class BlockLoop(Form):
 
   Attributes:
     cut: the side.
+    at_once: tokens of a part; None takes all together. Parts are of equal
+      size, the largest up to this one; if that is less than half of it, all
+      tokens are taken together.
   """
 
   cut: Cut
+  at_once: int | None = None
 
   def spread(self, factor, segment_ids):
     """[#B, S, G] -> [B, L, G]."""
@@ -67,21 +81,42 @@ class BlockLoop(Form):
   def forward(self, u, kernel, row, col, gate):
     """[B, L, N] in u's dtype."""
     forward = _rows if self.cut == 'rows' else _columns
-    y = forward(_flat(u), kernel, _flat(row), _flat(col), gate)
-    return y.astype(u.dtype).reshape(*u.shape[:2], -1)
 
-  def backward(self, u, kernel, row, col, gate, dy):
+    def one(_, part):
+      u, row, col = part
+      return None, forward(u, kernel, row, col, gate).astype(u.dtype)
+
+    _, y = jax.lax.scan(one, None, self._parts(u, row, col))
+    return y.reshape(*u.shape[:2], -1)
+
+  def gradients(self, u, kernel, row, col, gate, dy):
     """Gradients of u, kernel, row and col."""
     backward = _rows_backward if self.cut == 'rows' else _columns_backward
-    du, dkernel, drow, dcol = backward(
-      _flat(u), kernel, _flat(row), _flat(col), gate, _flat(dy)
+
+    def one(dkernel, part):
+      u, row, col, dy = part
+      du, more, drow, dcol = backward(u, kernel, row, col, gate, dy)
+      return dkernel + more, (du.astype(u.dtype), drow, dcol)
+
+    start = jnp.zeros(kernel.shape, row.dtype)
+    dkernel, (du, drow, dcol) = jax.lax.scan(
+      one, start, self._parts(u, row, col, dy)
     )
     return (
-      du.astype(u.dtype).reshape(u.shape),
+      du.reshape(u.shape),
       dkernel,
       drow.reshape(row.shape),
       dcol.reshape(col.shape),
     )
+
+  def _parts(self, *arrays):
+    """[B, L, A] -> [parts, tokens, A]."""
+    tokens = arrays[0].shape[0] * arrays[0].shape[1]
+    most = min(self.at_once or tokens, tokens)
+    size = max(n for n in range(1, most + 1) if tokens % n == 0)
+    if 2 * size < most:
+      size = tokens
+    return tuple(x.reshape(-1, size, x.shape[-1]) for x in arrays)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +141,7 @@ class WeightPerRow(Form):
 
     return jax.lax.scan(one, None, (u, row, col))[1]
 
-  def backward(self, u, kernel, row, col, gate, dy):
+  def gradients(self, u, kernel, row, col, gate, dy):
     """Gradients of u, kernel, row and col."""
 
     def one(dkernel, inputs):
@@ -143,7 +178,7 @@ class OneWeight(Form):
     """[B, L, N] in u's dtype."""
     return u @ _gated_weight(kernel, row, col, gate)
 
-  def backward(self, u, kernel, row, col, gate, dy):
+  def gradients(self, u, kernel, row, col, gate, dy):
     """Gradients of u, kernel, row and col."""
     _, pull = jax.vjp(lambda *x: self.forward(*x, gate), u, kernel, row, col)
     return pull(dy)
@@ -158,11 +193,6 @@ def _gated_weight(kernel, row, col, gate):
   # Spreading along N first keeps the long last axis whole.
   factor = jnp.repeat(factor, width, axis=1)[:, None, :]
   return (blocks * factor).reshape(kernel.shape).astype(kernel.dtype)
-
-
-def _flat(x):
-  """[B, L, A] -> [B * L, A]."""
-  return x.reshape(-1, x.shape[-1])
 
 
 def _blocks(x, gate):
@@ -256,14 +286,15 @@ def _few_rows(u, kernel, row, col, gate):
     ),
     default=lambda u, kernel: _batched(u, kernel, row.dtype),
   )
-  gate = offset + scale * jax.nn.sigmoid(row[:, :, None] * col[:, None, :])
+  gate = offset + scale * jax.nn.sigmoid(row.T[:, :, None] * col[None])
   scaled = parts.reshape(*gate.shape, -1) * gate[:, :, :, None]
-  return jnp.sum(scaled, axis=1).reshape(tokens, -1)
+  return jnp.sum(scaled, axis=0).reshape(tokens, -1)
 
 
 def _batched(u, kernel, accumulate):
+  # With the blocks first no partial product has to be transposed.
   return jnp.einsum(
-    'trk,rkn->trn', u, kernel, preferred_element_type=accumulate
+    'trk,rkn->rtn', u, kernel, preferred_element_type=accumulate
   )
 
 

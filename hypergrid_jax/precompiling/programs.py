@@ -16,7 +16,7 @@ from hypergrid_jax import decoding as decoding_lib
 from hypergrid_jax import (
   partitioning,
   predict,
-  row_choice,
+  run_batches,
   run_setup,
   step_program,
   trainable,
@@ -25,7 +25,7 @@ from hypergrid_jax import state as state_lib
 from hypergrid_jax.data import assembly, vocabularies
 from hypergrid_jax.model import Model
 from hypergrid_jax.precompiling.topologies import Topology
-from hypergrid_jax.tasks import task_files
+from hypergrid_jax.tasks import definitions, task_files
 
 # The compiler's units in messages about memory.
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
@@ -104,7 +104,7 @@ def build(run: run_setup.Run, topology: Topology) -> Parts:
     devices=topology.devices,
   )
   rules = run.mesh.axis_rules()
-  row_choice.check_rows(run, mesh)
+  run_setup.check_rows(run, mesh)
   rows = [run.evaluate.batch_size]
   partitioning.partition_spec(
     'evaluate.batch_size', rows, ['batch'], mesh, rules
@@ -119,19 +119,27 @@ def compile_training(parts: Parts) -> jax.stages.Compiled:
   Raises:
     DoesNotFitError: it needs more memory than a device has.
   """
-  data = parts.run.data
-  selector = row_choice.make_selector(
-    parts.run,
-    parts.model,
-    row_choice.trained_tasks(corpus_lib.task_names(data.mixture)),
-    vocabularies.load_vocabulary(data.vocabulary),
-  )
+  selector = None
+  if parts.run.sampler is not None:
+    data = parts.run.data
+    selector = run_batches.make_selector(
+      parts.run,
+      parts.model,
+      trained_tasks(data.mixture),
+      vocabularies.load_vocabulary(data.vocabulary),
+    )
   return _compile(
     parts,
     lambda: step_program.trace_step(
       parts, batch_shapes(parts), selector=selector
     ).lower(),
   )
+
+
+def trained_tasks(mixture: str | tuple[str, ...]) -> tuple[str, ...]:
+  """The tasks of a mixture that have a training set."""
+  names = corpus_lib.task_names(mixture)
+  return tuple(n for n in names if definitions.definition(n).train_split)
 
 
 def compile_decoding(parts: Parts) -> jax.stages.Compiled:
@@ -159,9 +167,10 @@ def compile_decoding(parts: Parts) -> jax.stages.Compiled:
 
 def batch_shapes(parts: Parts):
   """Shapes and shardings of a training batch, or of its candidates."""
-  data = parts.run.data
-  names = corpus_lib.task_names(data.mixture)
-  rows = row_choice.abstract_rows(parts.run, names)
+  data, sampler = parts.run.data, parts.run.sampler
+  rows = data.batch_size
+  if sampler is not None:
+    rows = sampler.per_task(rows) * len(trained_tasks(data.mixture))
   # One row is made, so that a large batch takes no memory.
   one = assembly.empty_batch(1, data.row_lengths, data.segments)
   return jax.tree.map(

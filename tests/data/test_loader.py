@@ -223,24 +223,28 @@ def test_an_example_longer_than_a_row_is_refused_with_its_task(corpus):
 
 @pytest.mark.parametrize('limit', [None, 50])
 def test_eval_batches_give_every_example_once_in_few_shapes(corpus, limit):
-  store = corpus['b']
-  seen, shapes = [], []
+  store, buckets = corpus['b'], np.array([16, 32, 60])
+  count = limit or store.num_examples
+  seen, shapes, shortest = [], [], 60
   for indices, ids in loader_lib.eval_batches(
     store, batch_size=9, length_buckets=(16, 32, 60), limit=limit
   ):
     assert len(indices) == len(ids) == 9
-    shapes.append(ids.shape[1])
+    lengths = []
     for index, row in zip(indices, ids, strict=True):
       if index < 0:
         assert not row.any()
         continue
       expected = store.inputs(index).tolist()
       assert row.tolist() == expected + [0] * (len(row) - len(expected))
-      assert len(expected) > {16: 0, 32: 16, 60: 32}[len(row)]
+      lengths.append(buckets[np.searchsorted(buckets, len(expected))])
       seen.append(int(index))
-  assert sorted(seen) == list(range(limit or store.num_examples))
-  assert shapes == sorted(shapes)
+    assert ids.shape[1] == max(lengths) <= shortest
+    shapes.append(ids.shape[1])
+    shortest = min(lengths)
+  assert sorted(seen) == list(range(count))
   assert set(shapes) == {16, 32, 60}
+  assert len(shapes) == -(-count // 9)  # no empty rows but in the last
 
 
 def test_eval_batches_refuse_an_example_that_fits_nowhere():

@@ -1,6 +1,7 @@
 """Which form runs where, and what is refused."""
 
 import dataclasses
+import json
 
 import jax
 import jaxtyping
@@ -26,6 +27,29 @@ def problem(**changes):
   return dataclasses.replace(PROBLEM, **changes)
 
 
+@pytest.fixture(autouse=True)
+def measured(monkeypatch, tmp_path):
+  """A table of a CPU with two shapes for each kind of gates."""
+  rows = [
+    {'gates': 'segment', 'batch': 8, 'length': 8, 'form': 'loop'},
+    {
+      'gates': 'segment',
+      'batch': 8,
+      'length': 1024,
+      'form': 'loop',
+      'at_once': 256,
+    },
+    {'gates': 'row', 'batch': 8, 'length': 100, 'form': 'weight'},
+    {'gates': 'row', 'batch': 8, 'length': 20, 'form': 'loop', 'at_once': 64},
+  ]
+  path = tmp_path / 'choices.json'
+  path.write_text(json.dumps({'cpu': rows}))
+  monkeypatch.setattr(choices, 'TABLE', path)
+  choices.table.cache_clear()
+  yield
+  choices.table.cache_clear()
+
+
 @pytest.fixture
 def tpu(monkeypatch):
   """One TPU v5e, as far as choices go."""
@@ -48,16 +72,27 @@ def test_without_a_tpu_the_side_with_less_elementwise_work_is_cut(
   rows, columns, k, n, cut
 ):
   asked = problem(rows=rows, columns=columns, k=k, n=n)
-  assert choices.choose(asked, 'auto') == BlockLoop(cut)
+  assert choices.choose(asked, 'auto').cut == cut
 
 
-def test_weights_are_gated_where_gates_are_shared():
+def test_the_nearest_measured_shape_decides():
+  # Of its length, on a logarithmic scale: 8 and 1024 meet at 90.
+  assert choices.choose(problem(length=512), 'auto') == BlockLoop('rows', 256)
+  assert choices.choose(problem(length=50), 'auto') == BlockLoop('rows')
   assert choices.choose(problem(gates='row'), 'auto') == WeightPerRow()
-  assert choices.choose(problem(gates='one'), 'xla') == OneWeight()
   short = problem(gates='row', length=16)
-  assert choices.choose(short, 'auto') == BlockLoop('rows')
+  assert choices.choose(short, 'xla') == BlockLoop('rows', 64)
+  many = problem(gates='row', length=20, batch=256)  # as many as 51 of 100
+  assert choices.choose(many, 'xla') == BlockLoop('rows', 64)
   cut = choices.choose(problem(gates='row'), 'auto', cut='columns')
   assert cut == BlockLoop('columns')
+  assert choices.choose(problem(gates='one'), 'xla') == OneWeight()
+
+
+def test_where_nothing_was_measured_all_tokens_are_taken_at_once(monkeypatch):
+  monkeypatch.setattr(choices, 'platform', lambda: 'gpu')
+  assert choices.choose(problem(length=1024), 'auto') == BlockLoop('rows')
+  assert choices.choose(problem(gates='row'), 'auto') == BlockLoop('rows')
 
 
 def test_a_tpu_runs_the_kernels_where_they_pay(tpu):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hypergrid_jax import rectifying
 from hypergrid_jax.ops.gated_matmul import gated_matmul
 from hypergrid_jax.ops.reference import reference_gated_matmul
 from tests import tolerances
@@ -143,6 +144,45 @@ def test_gates_of_whole_rows_equal_the_dense_gate(x64, length, row_shape):
   )
   auto = {'auto': gated_matmul}
   assert_equal_to_dense(arguments, FORMS['residual'], auto)
+
+
+@pytest.mark.parametrize(
+  ('length', 'row_shape', 'function'),
+  [
+    (70, (3, 1), CUTS['columns']),
+    (70, (3, 1), gated_matmul),
+    (70, (1, 1), gated_matmul),
+    (70, (3, 4), KERNELS['columns']),
+    (70, (3, 4), KERNELS['rows']),
+    (5, (3, 4), functools.partial(gated_matmul, implementation='reference')),
+  ],
+  ids=['blocks', 'weight per row', 'one weight', 'columns', 'rows', 'dense'],
+)
+def test_a_rectifier_is_relu_and_dropout_before(length, row_shape, function):
+  *inputs, ids, dy = dense.case(
+    (3, length, row_shape[1], 24, 16, 4, 2),
+    row_shape=row_shape,
+    col_shape=(1, 1),
+    dtype=np.float32,
+  )
+  keep = np.random.default_rng(1).random((3, 1, 24)) < 0.7
+  rectifier = rectifying.Rectifier(jnp.asarray(keep), 1.5)
+
+  def rectified(*arguments, **options):
+    return function(*arguments, rectifier=rectifier, **options)
+
+  through = keep & (inputs[0] > 0)
+  u = np.where(through, 1.5 * np.float64(inputs[0]), 0)
+  exact = (u, *map(np.float64, inputs[1:]))
+  y, du, *others = dense.value_and_gradients(*exact, ids, dy, *FORMS['plain'])
+  desired = y, np.where(through, 1.5 * du, 0), *others
+  actual = value_and_gradients(
+    *(*inputs, ids, dy.astype(np.float32)),
+    form=FORMS['plain'],
+    function=rectified,
+  )
+  close = tolerances.ONE_MATMUL[np.dtype(np.float32)]
+  dense.assert_close(actual, desired, close)
 
 
 @given(

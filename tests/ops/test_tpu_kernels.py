@@ -23,8 +23,8 @@ def one_pass(cut, tile=128, parts=1):
   return Pass(cut, tile, parts, vmem_limit=0)
 
 
-def plan(forward, backward, *, cores=1, unit=4):
-  return Plan(cores, unit, TOKENS, forward, backward, interpret=True)
+def plan(forward, backward, *, cores=1, unit=4, **choice):
+  return Plan(cores, unit, TOKENS, forward, backward, interpret=True, **choice)
 
 
 def case(shape, dtype):
@@ -43,12 +43,12 @@ def case(shape, dtype):
   return arguments, dy[0], (y[0], du[0], dkernel, drow[0].T, dcol[0].T)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def run(plan, arguments, dy):
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def run(plan, arguments, dy, u_slope=None):
   form = jnp.array(FORM, jnp.float32)
   return (
     tpu_kernels.forward(plan, *arguments, form),
-    *tpu_kernels.backward(plan, *arguments, form, dy),
+    *tpu_kernels.backward(plan, *arguments, form, dy, u_slope=u_slope),
   )
 
 
@@ -90,3 +90,23 @@ def test_strips_of_whole_registers_are_sliced_where_they_lie(cut):
   shape = {'columns': (16, 256, 4, 2), 'rows': (256, 16, 2, 4)}[cut]
   passes = one_pass(cut, parts=2), one_pass(cut, parts=2)
   assert_equal_to_dense(plan(*passes), shape, jnp.bfloat16)
+
+
+@pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize('cut', ['columns', 'rows'])
+def test_the_gradient_before_a_relu_is_scaled_where_it_let_through(cut, dtype):
+  arguments, dy, (y, du, *others) = case(WIDE, dtype)
+  slope = 1.5
+  passes = one_pass(cut, parts=2), one_pass(cut, tile=256, parts=2)
+  actual = run(plan(*passes), arguments, dy, slope)
+  # What let u through has not changed the product: u is negative, too.
+  desired = y, np.where(np.float64(arguments[0]) > 0, slope * du, 0), *others
+  dense.assert_close(actual, desired, tolerances.ONE_MATMUL[np.dtype(dtype)])
+
+
+@pytest.mark.parametrize('cut', ['columns', 'rows'])
+def test_gates_of_bfloat16_activations_may_be_bfloat16(cut):
+  passes = one_pass(cut, parts=2), one_pass(cut)
+  shape = (64, 96, 4, 6)  # bands of 16 are whole registers
+  assert_equal_to_dense(plan(*passes, bfloat16=True), shape, jnp.bfloat16)
+  assert_equal_to_dense(plan(*passes, bfloat16=True), shape, np.float32)

@@ -1,0 +1,309 @@
+"""Useful tokens per second: this library's T5 beside transformers', here.
+
+  python benchmarks/peers.py --data DIR --vocab t5.model \
+    --torch_python /venv/bin/python > peers.json
+
+DIR holds `{glue,super_glue}/<task>/<split>.jsonl.gz`, and the other Python has
+the extra `peers`. Both train T5 small, with random weights, on the same
+examples, drawn from the mixture at its rates, and both generate for the same
+validation examples; they take turns and none works while the other does.
+
+  transformers  batches of 32 of about one length, as with `group_by_length` of
+                its Trainer, padded to the longest; AdamW, fused; `generate`
+  plain, and the methods asked for
+                packed rows of 512 tokens; Adafactor; `hypergrid predict`'s
+                decoding, in its batches and length buckets
+
+Useful tokens are those of examples, padding is not. The end of sequence is kept
+from both, so that each writes the same number of tokens. Prints JSON.
+"""
+
+import argparse
+import functools
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import measuring
+import models
+import numpy as np
+from others import torch_worker
+
+from hypergrid_jax import corpus as corpus_lib
+from hypergrid_jax import evaluate, predict
+from hypergrid_jax.data import loader as loader_lib
+from hypergrid_jax.data import sampling, tokens, vocabularies
+from hypergrid_jax.data.config import DataConfig
+
+PEER = 'transformers'
+BATCH = 32  # examples of transformers' batches
+MEGA = 50  # batches whose examples transformers sorts by length together
+
+
+def open_data(options, scratch: str):
+  """The mixture, and a loader of packed rows as a run has it."""
+  data = DataConfig(
+    mixture=options.mixture,
+    source=f'files:{options.data}' if options.data else 'sample',
+    vocabulary=options.vocab or 'sample',
+    missing_train='skip',
+    batch_size=options.rows,
+  )
+  corpus = corpus_lib.open_corpus(
+    data,
+    vocabularies.load_vocabulary(data.vocabulary),
+    token_dir=pathlib.Path(scratch, 'tokens'),
+  )
+  sizes = {name: store.num_examples for name, store in corpus.train.items()}
+  loader = loader_lib.Loader(
+    corpus.train,
+    task_ids=corpus.task_ids,
+    rates=sampling.mixing_rates(sizes, data),
+    batch_size=data.batch_size,
+    row_lengths=data.row_lengths,
+    max_segments=data.segments,
+    seed=0,
+  )
+  return corpus, loader
+
+
+def segments(batch) -> list[dict[str, np.ndarray]]:
+  """The examples of packed rows, without padding."""
+  found = []
+  for inputs, input_ids, targets, target_ids in zip(
+    batch.encoder_input_tokens,
+    batch.encoder_segment_ids,
+    batch.decoder_target_tokens,
+    batch.decoder_segment_ids,
+    strict=True,
+  ):
+    found += [
+      {'inputs': inputs[input_ids == n], 'targets': targets[target_ids == n]}
+      for n in range(1, input_ids.max() + 1)
+    ]
+  return found
+
+
+def useful_tokens(batch) -> int:
+  """Of encoder and decoder."""
+  return int(
+    (batch.encoder_segment_ids > 0).sum()
+    + (batch.decoder_segment_ids > 0).sum()
+  )
+
+
+class Turns:
+  """Calls one function with one thing after the other, and counts.
+
+  Attributes:
+    count: of what was given since the first call, which compiles.
+  """
+
+  def __init__(self, function, things, counts):
+    self._function, self._things, self._counts = function, things, counts
+    self._calls = 0
+    self.count = 0
+
+  def __call__(self) -> Any:
+    """Gives the next thing; the first call gives the first one, uncounted."""
+    at = max(self._calls - 1, 0) % len(self._things)
+    self.count += self._counts[at] if self._calls else 0
+    self._calls += 1
+    return self._function(self._things[at])
+
+
+def rates(turns: dict[str, Turns], times, unit: str) -> dict[str, Any]:
+  """What each did per second: of all its turns together."""
+  found: dict[str, Any] = {}
+  for name, one in times.items():
+    found[name] = {
+      'milliseconds': measuring.spread(one.wall),
+      unit: round(1e3 * turns[name].count / sum(one.wall), 1),
+      f'{unit}_of_processor_time': round(
+        1e3 * turns[name].count / sum(one.processor), 1
+      ),
+    }
+  for name in times:
+    if name != PEER:
+      found[name][f'over_{PEER}'] = round(
+        found[name][unit] / found[PEER][unit], 3
+      )
+  return found
+
+
+def training(options, loader, worker) -> dict[str, Any]:
+  """Train steps in turns."""
+  batches, examples = [], []
+  while len(examples) < BATCH * MEGA:
+    batches.append(loader.batch(len(batches)))
+    examples += segments(batches[-1])
+  worker.model(
+    models.settings(models.PLAIN, options).model,
+    dtype='float32',
+    compiled=False,
+  )
+  facts = worker.batches('train', examples, size=BATCH, mega=MEGA)
+  # From all lengths alike, in an order that has nothing to do with them.
+  order = np.random.default_rng(0).permutation(len(examples) // BATCH).tolist()
+  turns = {
+    PEER: Turns(
+      lambda number: worker.turn(do='train', name='train', number=number),
+      order,
+      [facts[number]['tokens'] for number in order],
+    )
+  }
+  for name in (models.PLAIN, *options.methods):
+    config = models.settings(name, options)
+    turns[name] = Turns(
+      models.train_step(name, config, options.num_tasks, batches[:1]),
+      batches,
+      list(map(useful_tokens, batches)),
+    )
+  measuring.say(f'training: {", ".join(turns)}')
+  times = measuring.take_turns(turns, options.turns, seconds=options.seconds)
+  positions = sum(fact['positions'] for fact in facts)
+  ours = sum(
+    b.encoder_input_tokens.size + b.decoder_input_tokens.size for b in batches
+  )
+  return {
+    'examples': len(examples),
+    'mean_tokens': {
+      side: float(np.mean([len(example[side]) for example in examples]))
+      for side in ('inputs', 'targets')
+    },
+    'padding': {
+      PEER: round(1 - sum(fact['tokens'] for fact in facts) / positions, 4),
+      'packed': round(1 - sum(map(useful_tokens, batches)) / ours, 4),
+    },
+    'variants': rates(turns, times, 'tokens_per_second'),
+  }
+
+
+def generation(options, corpus, worker) -> dict[str, Any]:
+  """Greedy decoding of the same examples in turns."""
+  rng = np.random.default_rng(0)
+  places = [
+    (store, index)
+    for _, _, store in corpus.evaluation
+    for index in range(store.num_examples)
+  ]
+  rng.shuffle(places)
+  inputs = [store.inputs(index) for store, index in places[: options.examples]]
+  examples = [{'inputs': ids, 'targets': ids[:1]} for ids in inputs]
+  facts = worker.batches('generate', examples, size=BATCH, mega=len(examples))
+  store = tokens.memory_store('rows', 'given', inputs, [()] * len(inputs))
+
+  def peer(_):
+    answers = [
+      worker.turn(
+        do='generate',
+        name='generate',
+        number=number,
+        new_tokens=options.new_tokens,
+      )
+      for number in range(len(facts))
+    ]
+    return measuring.Measured(
+      sum(answer.wall for answer in answers),
+      sum(answer.processor for answer in answers),
+    )
+
+  turns = {PEER: Turns(peer, [None], [len(inputs)])}
+  config = evaluate.EvaluateConfig()
+  for name in (models.PLAIN, *options.methods):
+    model = models.build(models.settings(name, options), options.num_tasks)
+    predictor = predict.Predictor(
+      model,
+      models.endless_parameters(model),
+      corpus.vocabulary,
+      config.batch_size,
+      options.new_tokens,
+      config.length_buckets,
+    )
+    texts = functools.partial(
+      predictor.texts, store, count=len(inputs), task_id=0
+    )
+    turns[name] = Turns(lambda _, run=texts: run(), [None], [len(inputs)])
+  measuring.say(f'generating: {", ".join(turns)}')
+  times = measuring.take_turns(
+    turns, options.generation_turns, seconds=options.seconds
+  )
+  useful, ours = sum(map(len, inputs)), 0
+  for _, batch in loader_lib.eval_batches(
+    store,
+    batch_size=config.batch_size,
+    length_buckets=config.length_buckets,
+  ):
+    ours += batch.size
+  return {
+    'examples': len(inputs),
+    'mean_tokens': useful / len(inputs),
+    'new_tokens': options.new_tokens,
+    'padding_of_inputs': {
+      PEER: round(
+        1 - useful / sum(f['positions'] - f['examples'] for f in facts), 4
+      ),
+      'buckets': round(1 - useful / ours, 4),
+    },
+    'variants': rates(turns, times, 'examples_per_second'),
+  }
+
+
+def parse_options() -> argparse.Namespace:
+  """Reads the command line."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  models.add_sizes(parser)
+  parser.set_defaults(num_tasks=16)
+  parser.add_argument('--data', help='directory of GLUE and SuperGLUE files')
+  parser.add_argument('--vocab', help='SentencePiece model; T5 has its own')
+  parser.add_argument('--mixture', default='glue_super_glue')
+  parser.add_argument(
+    '--torch_python',
+    default=os.environ.get('HYPERGRID_TORCH_PYTHON'),
+    help='a Python with PyTorch and transformers',
+  )
+  parser.add_argument('--methods', nargs='*', default=['hypergrid'])
+  for name, default in (
+    ('rows', 8),
+    ('turns', 15),
+    ('examples', 512),
+    ('new_tokens', 8),
+    ('generation_turns', 5),
+    ('seconds', 600),  # of each part; then it ends with its turn
+  ):
+    parser.add_argument(f'--{name}', type=int, default=default)
+  options = parser.parse_args()
+  if not options.torch_python:
+    parser.error('--torch_python names no Python with PyTorch')
+  return options
+
+
+def main() -> None:
+  """Measures and prints."""
+  options = parse_options()
+  begun = measuring.machine()
+  with (
+    tempfile.TemporaryDirectory() as scratch,
+    torch_worker.Worker(options.torch_python) as worker,
+  ):
+    begun['versions'] |= worker.versions
+    corpus, loader = open_data(options, scratch)
+    report = {
+      **begun,
+      'training': training(options, loader, worker),
+      'generation': generation(options, corpus, worker),
+    }
+  named = {
+    key: value
+    for key, value in vars(options).items()
+    if key not in ('data', 'vocab', 'torch_python')
+  }
+  data = 'files' if options.data else 'sample'
+  measuring.write({'options': {**named, 'data': data}, **report})
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,239 @@
+"""Whole comparisons: what is trained, kept, refused and written."""
+
+import importlib.util
+import json
+import statistics
+
+import pytest
+
+from hypergrid_jax import (
+  cli,
+  experiment,
+  results,
+  row_parts,
+  step_program,
+  train,
+)
+from hypergrid_jax.comparing import command, plot
+from tests.comparing import scored
+
+METHODS = ('plain', 'single_task', 'hypergrid')
+
+
+@pytest.fixture(scope='module')
+def token_dir(tmp_path_factory):
+  return tmp_path_factory.mktemp('tokens')
+
+
+@pytest.fixture
+def trained(monkeypatch):
+  """The directories that were trained in, in order."""
+  calls = []
+
+  def record(run, model_dir, **options):
+    calls.append('/'.join(model_dir.parts[-3:]))
+    return scored.train(run, model_dir, **options)
+
+  monkeypatch.setattr(experiment, 'train', record)
+  return calls
+
+
+def compare(directory, token_dir, *more, methods=METHODS):
+  return cli.main(
+    [
+      'compare',
+      scored.GIN_FILE,
+      f'--methods={",".join(methods)}',
+      f'--model_dir={directory}',
+      f'--token_dir={token_dir}',
+      '--no_plot',
+      '--step_pairs=0',
+      *scored.BINDINGS,
+      *more,
+    ]
+  )
+
+
+def test_runs_become_a_table_once(tmp_path, token_dir, trained, capsys):
+  directory = tmp_path / 'c'
+  assert compare(directory, token_dir, '--seeds=3,5') == 0
+  assert trained == [
+    'c/plain/seed3',
+    'single_task/seed3/glue_cola',
+    'single_task/seed3/glue_rte',
+    'c/hypergrid/seed3',
+    'c/plain/seed5',
+    'c/hypergrid/seed5',
+  ]
+  text = (directory / 'compare.md').read_text()
+  found = json.loads((directory / 'compare.json').read_text())['methods']
+  assert list(found) == list(METHODS)
+  assert found['plain']['seeds'] == [3, 5]
+  assert found['single_task']['seeds'] == [3]
+
+  # The scores are those of the runs' own files.
+  for method in ('plain', 'hypergrid'):
+    each = [
+      results.read_results(directory / method / f'seed{k}' / 'eval' / '4.json')
+      for k in (3, 5)
+    ]
+    rte = [one.scores['glue_rte']['accuracy'] for one in each]
+    assert rte[0] != rte[1]
+    (line,) = (x for x in found[method]['scores'] if x['task'] == 'glue_rte')
+    assert line['values'] == rte
+    assert line['mean'] == pytest.approx(sum(rte) / 2)
+    assert line['deviation'] == pytest.approx(statistics.stdev(rte))
+  alone = [
+    results.read_results(
+      directory / 'single_task' / 'seed3' / task / 'eval' / '4.json'
+    )
+    for task in scored.TASKS
+  ]
+  assert [list(one.scores) for one in alone] == [[t] for t in scored.TASKS]
+  values = [list(s.values())[0] for one in alone for s in one.scores.values()]
+  assert [line['values'] for line in found['single_task']['scores']] == [
+    [values[0]],
+    [values[1]],
+    [pytest.approx(sum(values) / 2)],
+  ]
+
+  # Parameters: a whole T5 for each task, or one divided among both.
+  facts = json.loads((directory / 'plain/seed3/run.json').read_text())
+  size = facts['parameters']['total']
+  single, plain = (found[m]['parameters'] for m in ('single_task', 'plain'))
+  assert (single['trained'], single['trained_per_task']) == (2 * size, size)
+  assert (single['added'], single['added_per_task']) == (size, size / 2)
+  assert (plain['trained'], plain['trained_per_task']) == (size, size / 2)
+  grid = json.loads((directory / 'hypergrid/seed3/run.json').read_text())
+  added = found['hypergrid']['parameters']
+  assert added['added'] == grid['parameters']['added'] > 0
+  assert added['trained_per_task'] == (size + added['added']) / 2
+
+  # Once more: nothing is trained, and the table is the same.
+  trained.clear()
+  capsys.readouterr()
+  assert compare(directory, token_dir, '--seeds=3,5') == 0
+  assert trained == []
+  assert (directory / 'compare.md').read_text() == text
+  assert 'hypergrid' in capsys.readouterr().out
+
+  # Less is a table of less; more trains what is new.
+  assert compare(directory, token_dir, '--seeds=7', methods=['plain']) == 0
+  assert trained == ['c/plain/seed7']
+
+
+def test_another_configuration_is_refused_before_training(
+  tmp_path, token_dir, trained, capsys
+):
+  directory = tmp_path / 'c'
+  assert compare(directory, token_dir, methods=['plain']) == 0
+  trained.clear()
+  for binding, told in (
+    ('LinearWarmup.learning_rate=0.5', 'schedule/learning_rate'),
+    ('evaluate.limit=3', 'evaluate.limit: None there, 3 here'),
+  ):
+    methods = ['hypergrid', 'plain']
+    assert compare(directory, token_dir, binding, methods=methods) == 2
+    assert told in capsys.readouterr().err
+  assert trained == []
+  assert not (directory / 'hypergrid').exists()
+
+
+def test_methods_train_on_the_same_batches(tmp_path, token_dir, monkeypatch):
+  seen = {1: [], 2: []}
+
+  def record(config, state, *, batches, **_):
+    seen[config.seed].append([batch.encoder_input_tokens for batch in batches])
+    raise train.NonFiniteLossError('stop here')
+
+  monkeypatch.setattr(train, 'train', record)
+  monkeypatch.setattr(
+    step_program,
+    'compile_step',
+    lambda setup, _: step_program.StepProgram(
+      {}, row_parts.row_parts(setup.rows)
+    ),
+  )
+  methods = ['plain', 'hypergrid']
+  assert compare(tmp_path, token_dir, '--seeds=1,2', methods=methods) == 2
+  for plain, other in seen.values():
+    assert len(plain) == len(other) == 4
+    for one, same in zip(plain, other, strict=True):
+      assert (one == same).all()
+  assert (seen[1][0][0] != seen[2][0][0]).any()
+
+
+def test_a_run_that_fails_does_not_stop_the_others(
+  tmp_path, token_dir, monkeypatch, capsys
+):
+  def fails(run, model_dir, **options):
+    if run.method is not None and run.train.seed == 1:
+      raise train.NonFiniteLossError('The loss is nan at step 3.')
+    return scored.train(run, model_dir, **options)
+
+  monkeypatch.setattr(experiment, 'train', fails)
+  methods = ['hypergrid', 'plain']
+  assert compare(tmp_path, token_dir, '--seeds=1,2', methods=methods) == 2
+  captured = capsys.readouterr()
+  assert '1 of the runs failed' in captured.err
+  assert 'hypergrid, seed 1: The loss is nan at step 3.' in captured.err
+  found = json.loads((tmp_path / 'compare.json').read_text())['methods']
+  assert found['hypergrid']['seeds'] == [2]
+  assert found['plain']['seeds'] == [1, 2]
+  assert found['hypergrid']['scores'][0]['deviation'] is None
+  assert 'The loss is nan' in (tmp_path / 'compare.md').read_text()
+
+
+def test_a_signal_ends_it_without_a_table(tmp_path, token_dir, monkeypatch):
+  monkeypatch.setattr(experiment, 'train', lambda *_, **__: None)
+  assert compare(tmp_path, token_dir, methods=['plain']) == 0
+  assert not (tmp_path / 'compare.md').exists()
+
+
+def test_a_missing_plot_library_is_told_before_training(monkeypatch, capsys):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr(
+    command, '_compare', lambda *_: pytest.fail('it has begun')
+  )
+  line = ['compare', scored.GIN_FILE, '--methods=plain', '--model_dir=d']
+  assert cli.main(line) == 2
+  message = capsys.readouterr().err
+  assert "pip install 'hypergrid_jax[plots]'" in message
+  assert '--no_plot' in message
+
+
+def test_the_plot_shows_every_method(tmp_path):
+  pytest.importorskip('matplotlib', reason='the extra `plots`')
+  from matplotlib.figure import Figure
+
+  from tests.comparing.test_report import comparison
+
+  drawn = []
+  save = Figure.savefig
+
+  def record(self, *arguments, **options):
+    (axes,) = self.axes
+    drawn.extend((text.get_text(), *map(float, text.xy)) for text in axes.texts)
+    save(self, *arguments, **options)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(Figure, 'savefig', record)
+    assert plot.draw(comparison(), tmp_path / 'p.png')
+  # Trained parameters per task, and the mean of the average.
+  assert drawn == [('plain', 750.0, 65.25), ('grid', 325.0, 75.75)]
+  assert (tmp_path / 'p.png').read_bytes()[:4] == b'\x89PNG'
+
+
+@pytest.mark.parametrize(
+  ('flag', 'message'),
+  [
+    ('--seeds=1,1', "invalid seeds value: '1,1'"),
+    ('--seeds=-1', "invalid seeds value: '-1'"),
+    ('--methods=hypergird', "Did you mean 'hypergrid'"),
+    ('train.seed=3', 'the seeds are named by --seeds'),
+  ],
+)
+def test_mistakes_on_the_command_line(flag, message, capsys):
+  line = ['compare', scored.GIN_FILE, '--methods=plain', '--model_dir=d', flag]
+  assert cli.main(line) == 2
+  assert message in capsys.readouterr().err
