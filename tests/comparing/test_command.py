@@ -208,12 +208,20 @@ def test_the_plot_shows_every_method(tmp_path):
 
   from tests.comparing.test_report import comparison
 
-  drawn = []
+  drawn, spans = [], []
   save = Figure.savefig
 
   def record(self, *arguments, **options):
     (axes,) = self.axes
-    drawn.extend((text.get_text(), *map(float, text.xy)) for text in axes.texts)
+    assert [text.get_text() for text in self.legends[0].get_texts()] == [
+      points.get_label() for points in axes.containers
+    ]
+    for points in axes.containers:
+      (line, _, bars) = points
+      (x,), (y,) = line.get_data()
+      drawn.append((points.get_label(), x, y))
+      if bars:
+        spans.append(bars[0].get_segments()[0][:, 1].tolist())
     save(self, *arguments, **options)
 
   with pytest.MonkeyPatch.context() as patch:
@@ -221,6 +229,8 @@ def test_the_plot_shows_every_method(tmp_path):
     assert plot.draw(comparison(), tmp_path / 'p.png')
   # Trained parameters per task, and the mean of the average.
   assert drawn == [('plain', 750.0, 65.25), ('grid', 325.0, 75.75)]
+  deviation = 1.5 / 2**0.5
+  assert spans == [pytest.approx([75.75 - deviation, 75.75 + deviation])]
   assert (tmp_path / 'p.png').read_bytes()[:4] == b'\x89PNG'
 
 
