@@ -22,8 +22,8 @@ from hypergrid_jax import (
   trainable,
   types,
 )
-from hypergrid_jax.methods import hypergrid
 from hypergrid_jax.model import Model
+from hypergrid_jax.ops import gated_matmul
 from hypergrid_jax.state import TrainState
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -117,9 +117,7 @@ def implementation_of(method: str) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
     if method == NAIVE:
       stack.enter_context(
-        mock.patch.object(
-          hypergrid.gated_matmul, 'gated_matmul', weight_per_example
-        )
+        mock.patch.object(gated_matmul, 'gated_matmul', weight_per_example)
       )
     yield
 

@@ -21,6 +21,7 @@ from hypergrid_jax import (
   preemption,
   processes,
   progress,
+  run_batches,
   run_directory,
   run_setup,
   step_program,
@@ -81,7 +82,7 @@ def train(
 def _train(run, model_dir, config_text, fresh, brief, console, preempted):
   with preempted.unattended('the start'):
     setup = run_setup.set_up(run, model_dir, console=console, train=True)
-    loader = run_setup.make_loader(run, setup.corpus)
+    loader = run_batches.make_loader(run, setup.corpus)
     with jax.set_mesh(setup.mesh):
       traced = step_program.trace_steps(setup, loader)
     agreement.of_first(lambda: _prepare(setup, fresh, console))

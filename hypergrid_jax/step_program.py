@@ -6,7 +6,14 @@ from typing import Any
 
 import jax
 
-from hypergrid_jax import flops, partitioning, row_parts, run_setup, types
+from hypergrid_jax import (
+  flops,
+  partitioning,
+  row_parts,
+  run_batches,
+  run_setup,
+  types,
+)
 from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
 from hypergrid_jax.data import candidates
@@ -110,7 +117,7 @@ def trace_steps(
   Returns:
     The programs by length of the encoder's rows.
   """
-  selector = run_setup.make_selector(
+  selector = run_batches.make_selector(
     setup.run, setup.model, loader.tasks, setup.corpus.vocabulary
   )
   return {

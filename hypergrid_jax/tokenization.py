@@ -17,6 +17,7 @@ from rich.text import Text
 from hypergrid_jax import corpus as corpus_lib
 from hypergrid_jax import (
   progress,
+  run_batches,
   run_setup,
   split_facts,
   split_tables,
@@ -170,7 +171,7 @@ def _print_mixture(
 ) -> None:
   """Prints the mixture of the run, and how full rows are in either form."""
   facts = {
-    pack: run_setup.make_loader(
+    pack: run_batches.make_loader(
       dataclasses.replace(run, data=_packed(run.data, pack)), corpus
     ).summary(run.train.num_steps)
     for pack in (True, False)

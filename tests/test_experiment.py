@@ -244,12 +244,12 @@ def test_training_imports_no_tensorflow(finished, token_dir):
   program = f"""
 import io, sys
 from rich.console import Console
-from hypergrid_jax import configuration, run_setup
+from hypergrid_jax import configuration, run_batches, run_setup
 run = configuration.parse([{str(directory / 'config.gin')!r}])
 setup = run_setup.set_up(
   run, {str(directory)!r}, console=Console(file=io.StringIO()), train=True
 )
-run_setup.make_loader(run, setup.corpus).batch(0)
+run_batches.make_loader(run, setup.corpus).batch(0)
 print(sorted({{'tensorflow', 'seqio', 't5'}} & set(sys.modules)))
 """
   done = subprocess.run(

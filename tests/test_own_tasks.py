@@ -129,14 +129,14 @@ def test_the_second_start_imports_no_tensorflow(finished):
   program = f"""
 import io, sys
 from rich.console import Console
-from hypergrid_jax import configuration, run_setup
+from hypergrid_jax import configuration, run_batches, run_setup
 run = configuration.parse(
   [{str(folder / 'run' / 'config.gin')!r}],
   ['data.mixture=both', 'data.mixing=None'])
 setup = run_setup.set_up(
   run, {str(folder / 'run')!r}, console=Console(file=io.StringIO()), train=True
 )
-loader = run_setup.make_loader(setup.run, setup.corpus)
+loader = run_batches.make_loader(setup.run, setup.corpus)
 loader.batch(0)
 rates = {{task['task']: task['rate'] for task in loader.summary(1)['tasks']}}
 print(rates, setup.corpus.notes)

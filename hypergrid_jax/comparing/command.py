@@ -10,6 +10,7 @@ from hypergrid_jax import (
   configuration,
   errors,
   preemption,
+  run_batches,
   run_directory,
   run_setup,
 )
@@ -59,7 +60,7 @@ def _compare(plan, pairs, console) -> report.Comparison | None:
   plain = run_setup.set_up(
     plan.plain, plan.directory, console=console, train=True
   )
-  loader = run_setup.make_loader(plain.run, plain.corpus)
+  loader = run_batches.make_loader(plain.run, plain.corpus)
   runs = plan.runs(loader.tasks)
   counts = training.check(runs, console=console)
   outcome = training.train_all(runs, console=console)

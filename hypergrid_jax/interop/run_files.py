@@ -4,7 +4,7 @@ import pathlib
 
 from rich.console import Console
 
-from hypergrid_jax import corpus, run_directory, run_setup, summary
+from hypergrid_jax import corpus, run_batches, run_directory, run_setup, summary
 from hypergrid_jax.data import vocabularies
 from hypergrid_jax.model import Model
 from hypergrid_jax.tasks import task_files
@@ -49,7 +49,7 @@ def write(
   setup = run_setup.set_up(
     run_setup.on_these_devices(run), directory, console=console, train=True
   )
-  loader = run_setup.make_loader(setup.run, setup.corpus)
+  loader = run_batches.make_loader(setup.run, setup.corpus)
   facts = summary.run_facts(
     setup.model,
     setup.mesh,

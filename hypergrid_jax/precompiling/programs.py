@@ -16,6 +16,7 @@ from hypergrid_jax import decoding as decoding_lib
 from hypergrid_jax import (
   partitioning,
   predict,
+  run_batches,
   run_setup,
   step_program,
   trainable,
@@ -121,7 +122,7 @@ def compile_training(parts: Parts) -> jax.stages.Compiled:
   selector = None
   if parts.run.sampler is not None:
     data = parts.run.data
-    selector = run_setup.make_selector(
+    selector = run_batches.make_selector(
       parts.run,
       parts.model,
       trained_tasks(data.mixture),

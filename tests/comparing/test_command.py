@@ -6,16 +6,18 @@ import statistics
 
 import pytest
 
-from hypergrid_jax import cli, experiment, results, train
+from hypergrid_jax import (
+  cli,
+  experiment,
+  results,
+  row_parts,
+  step_program,
+  train,
+)
 from hypergrid_jax.comparing import command, plot
 from tests.comparing import scored
 
 METHODS = ('plain', 'single_task', 'hypergrid')
-
-
-@pytest.fixture(autouse=True)
-def _scored(monkeypatch):
-  monkeypatch.setattr(experiment, '_evaluate_params', scored.evaluate_params)
 
 
 @pytest.fixture(scope='module')
@@ -25,12 +27,12 @@ def token_dir(tmp_path_factory):
 
 @pytest.fixture
 def trained(monkeypatch):
-  """The directories that training was called for, in order."""
-  calls, real = [], experiment.train
+  """The directories that were trained in, in order."""
+  calls = []
 
   def record(run, model_dir, **options):
     calls.append('/'.join(model_dir.parts[-3:]))
-    return real(run, model_dir, **options)
+    return scored.train(run, model_dir, **options)
 
   monkeypatch.setattr(experiment, 'train', record)
   return calls
@@ -138,33 +140,36 @@ def test_another_configuration_is_refused_before_training(
 
 
 def test_methods_train_on_the_same_batches(tmp_path, token_dir, monkeypatch):
-  batches = {}
+  seen = {1: [], 2: []}
 
   def record(config, state, *, batches, **_):
     seen[config.seed].append([batch.encoder_input_tokens for batch in batches])
     raise train.NonFiniteLossError('stop here')
 
-  seen = batches
-  seen.update({1: [], 2: []})
   monkeypatch.setattr(train, 'train', record)
+  monkeypatch.setattr(
+    step_program,
+    'compile_step',
+    lambda setup, _: step_program.StepProgram(
+      {}, row_parts.row_parts(setup.rows)
+    ),
+  )
   methods = ['plain', 'hypergrid']
-  compare(tmp_path, token_dir, '--seeds=1,2', methods=methods)
-  for first, second in seen.values():
-    assert len(first) == len(second) == 4
-    for one, other in zip(first, second, strict=True):
-      assert (one == other).all()
+  assert compare(tmp_path, token_dir, '--seeds=1,2', methods=methods) == 2
+  for plain, other in seen.values():
+    assert len(plain) == len(other) == 4
+    for one, same in zip(plain, other, strict=True):
+      assert (one == same).all()
   assert (seen[1][0][0] != seen[2][0][0]).any()
 
 
 def test_a_run_that_fails_does_not_stop_the_others(
   tmp_path, token_dir, monkeypatch, capsys
 ):
-  real = experiment.train
-
   def fails(run, model_dir, **options):
     if run.method is not None and run.train.seed == 1:
       raise train.NonFiniteLossError('The loss is nan at step 3.')
-    return real(run, model_dir, **options)
+    return scored.train(run, model_dir, **options)
 
   monkeypatch.setattr(experiment, 'train', fails)
   methods = ['hypergrid', 'plain']
