@@ -18,6 +18,7 @@ from hypergrid_jax import (
   decoding,
   extension,
   optim,
+  rectifying,
   train,
   trainable,
   types,
@@ -145,10 +146,21 @@ def _weight_per_example(u, kernel, row, col, gate, segments):
 
 
 def weight_per_example(
-  u, kernel, row, col, segment_ids, *, scale, offset, **others
+  u,
+  kernel,
+  row,
+  col,
+  segment_ids,
+  *,
+  scale,
+  offset,
+  rectifier=None,
+  **others,
 ):
   """`gated_matmul` for rows of equally long segments, done naively."""
   del segment_ids, others
+  if rectifier is not None:
+    u = rectifying.rectify(rectifier, u)
   segments = max(row.shape[1], col.shape[1])
   return _weight_per_example(u, kernel, row, col, (offset, scale), segments)
 
