@@ -290,6 +290,7 @@ MAY_IMPORT = {
     'tasks.definitions',
   ),
   'comparing.training': (
+    'checkpoint*',
     'comparing.plan',
     'configuration',
     'experiment',

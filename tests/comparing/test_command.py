@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import statistics
+import types
 
+import jax
 import pytest
 
 from hypergrid_jax import (
@@ -139,6 +141,17 @@ def test_another_configuration_is_refused_before_training(
   assert not (directory / 'hypergrid').exists()
 
 
+def test_a_missing_checkpoint_to_start_from_is_told_once(
+  tmp_path, token_dir, trained, capsys
+):
+  directory, start = tmp_path / 'c', tmp_path / 'start'
+  binding = f'train.initial_checkpoint="{start}"'
+  assert compare(directory, token_dir, binding, methods=['plain']) == 2
+  message = capsys.readouterr().err
+  assert message.startswith(f"hypergrid: train.initial_checkpoint = '{start}'")
+  assert trained == []
+
+
 def test_methods_train_on_the_same_batches(tmp_path, token_dir, monkeypatch):
   seen = {1: [], 2: []}
 
@@ -147,6 +160,9 @@ def test_methods_train_on_the_same_batches(tmp_path, token_dir, monkeypatch):
     raise train.NonFiniteLossError('stop here')
 
   monkeypatch.setattr(train, 'train', record)
+  monkeypatch.setattr(
+    experiment, '_start_state', lambda *_: types.SimpleNamespace(step=0)
+  )
   monkeypatch.setattr(
     step_program,
     'compile_step',
@@ -163,25 +179,32 @@ def test_methods_train_on_the_same_batches(tmp_path, token_dir, monkeypatch):
   assert (seen[1][0][0] != seen[2][0][0]).any()
 
 
+@pytest.mark.parametrize(
+  'error',
+  [
+    train.NonFiniteLossError('The loss is nan at step 3.'),
+    jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: no memory'),
+  ],
+)
 def test_a_run_that_fails_does_not_stop_the_others(
-  tmp_path, token_dir, monkeypatch, capsys
+  error, tmp_path, token_dir, monkeypatch, capsys
 ):
   def fails(run, model_dir, **options):
     if run.method is not None and run.train.seed == 1:
-      raise train.NonFiniteLossError('The loss is nan at step 3.')
+      raise error
     return scored.train(run, model_dir, **options)
 
   monkeypatch.setattr(experiment, 'train', fails)
   methods = ['hypergrid', 'plain']
   assert compare(tmp_path, token_dir, '--seeds=1,2', methods=methods) == 2
-  captured = capsys.readouterr()
-  assert '1 of the runs failed' in captured.err
-  assert 'hypergrid, seed 1: The loss is nan at step 3.' in captured.err
+  message = capsys.readouterr().err
+  assert '1 of the runs failed' in message
+  assert f'hypergrid, seed 1: {error}' in message
   found = json.loads((tmp_path / 'compare.json').read_text())['methods']
   assert found['hypergrid']['seeds'] == [2]
   assert found['plain']['seeds'] == [1, 2]
   assert found['hypergrid']['scores'][0]['deviation'] is None
-  assert 'The loss is nan' in (tmp_path / 'compare.md').read_text()
+  assert str(error) in (tmp_path / 'compare.md').read_text()
 
 
 def test_a_signal_ends_it_without_a_table(tmp_path, token_dir, monkeypatch):
