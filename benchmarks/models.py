@@ -18,12 +18,13 @@ from hypergrid_jax import (
   decoding,
   extension,
   optim,
+  rectifying,
   train,
   trainable,
   types,
 )
-from hypergrid_jax.methods import hypergrid
 from hypergrid_jax.model import Model
+from hypergrid_jax.ops import gated_matmul
 from hypergrid_jax.state import TrainState
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -117,9 +118,7 @@ def implementation_of(method: str) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
     if method == NAIVE:
       stack.enter_context(
-        mock.patch.object(
-          hypergrid.gated_matmul, 'gated_matmul', weight_per_example
-        )
+        mock.patch.object(gated_matmul, 'gated_matmul', weight_per_example)
       )
     yield
 
@@ -147,10 +146,21 @@ def _weight_per_example(u, kernel, row, col, gate, segments):
 
 
 def weight_per_example(
-  u, kernel, row, col, segment_ids, *, scale, offset, **others
+  u,
+  kernel,
+  row,
+  col,
+  segment_ids,
+  *,
+  scale,
+  offset,
+  rectifier=None,
+  **others,
 ):
   """`gated_matmul` for rows of equally long segments, done naively."""
   del segment_ids, others
+  if rectifier is not None:
+    u = rectifying.rectify(rectifier, u)
   segments = max(row.shape[1], col.shape[1])
   return _weight_per_example(u, kernel, row, col, (offset, scale), segments)
 

@@ -13,6 +13,7 @@ kept yet. Each program is compiled in a process of its own.
 """
 
 import argparse
+import dataclasses
 import itertools
 import pathlib
 import re
@@ -109,22 +110,15 @@ def compile_cell(generation: str, model: str, method: str) -> dict[str, Any]:
   module = hlo_text.parse(compiled.as_text())
   with jax.set_mesh(parts.mesh):
     facts, chip = tpu_schedule.facts(), tpu_plans.current_chip()
-  kernels = []
+  sizes = None
   if method != 'plain':
     k, n = run.model.d_ff, run.model.d_model
-    grid = run.method.grid(run.model, 'wo')
-    kernels = [
-      kernel | kernel_cycles(generation, (k, n), grid, kernel, chip, facts)
-      for kernel in kernel_calls(module)
-    ]
-  xla = estimated_cycles(module)
-  of_kernels = sum(one['calls'] * one['cycles'] for one in kernels)
+    sizes = tpu_plans.Sizes(0, k, n, *run.method.grid(run.model, 'wo'), 2)
   return {
     'flops': found.costs.flops,
     'memory': found.needed,
-    'cycles': xla + of_kernels,
-    'xla_cycles': xla,
-    'kernels': kernels,
+    'xla_cycles': estimated_cycles(module),
+    'kernels': kernel_calls(module, chip, sizes),
     'clock': facts.clock,
     'uncounted_kernels': found.costs.uncounted_kernels,
     'unbounded_loops': found.costs.unbounded_loops,
@@ -141,39 +135,66 @@ def estimated_cycles(module: hlo_text.Module) -> int:
   return total
 
 
-def kernel_calls(module: hlo_text.Module) -> list[dict[str, Any]]:
-  """Name, tokens and number of calls of every kernel."""
+def kernel_calls(module, chip, sizes) -> list[dict[str, Any]]:
+  """Name, tokens, plan and number of calls of every kernel."""
   found = []
   for use in hlo_loops.uses(module):
     if hlo_costs.KERNEL in use.instruction.attributes:
       name = use.instruction.name.partition('.')[0]
       tokens = use.instruction.arrays[0].dims[0]
-      found.append({'name': name, 'tokens': tokens, 'calls': use.times})
+      plan = tpu_plans.make_plan(
+        chip, dataclasses.replace(sizes, tokens=tokens)
+      )
+      part, _, _ = gated_matmul_tpu.KERNELS[name]
+      found.append(
+        {
+          'name': name,
+          'tokens': tokens,
+          'calls': use.times,
+          'plan': dataclasses.asdict(getattr(plan, part)),
+        }
+      )
   return found
 
 
-def kernel_cycles(generation, shape, grid, kernel, chip, facts):
-  """Cycles of one call, from the kept schedule of the same kernel.
+def add_kernel_cycles(generation: str, model: str, method: str) -> None:
+  """Writes the cycles of a kept cell: the compiler's and those of kernels."""
+  name = cell_name(generation, model, method)
+  cell = kept_cells.of_these_versions(FILE)[name]
+  cell['cycles'] = cell['xla_cycles']
+  for kernel in cell['kernels']:
+    kept = kept_schedule(generation, model)
+    kernel['cycles'] = kernel_cycles(kernel, kept, cell['clock'])
+    cell['cycles'] += kernel['calls'] * kernel['cycles']
+  kept_cells.keep(FILE, ABOUT, name, cell)
+
+
+def kept_schedule(generation: str, model: str) -> dict[str, Any]:
+  """Of the kernels of a model."""
+  run = configured(generation, model, 'hypergrid')
+  cell = gated_matmul_tpu.cell_name(
+    generation,
+    (run.model.d_ff, run.model.d_model),
+    run.method.grid(run.model, 'wo'),
+    rectified=True,
+  )
+  return kept_cells.of_these_versions(gated_matmul_tpu.FILE)[cell]
+
+
+def kernel_cycles(kernel, kept, clock: float) -> int:
+  """Cycles of one call, by the kept schedule of the same kernel.
 
   Raises:
-    ValueError: for so many tokens another kernel is run than the kept one.
+    ValueError: another kernel was called than the kept one.
   """
-  cells = kept_cells.of_these_versions(gated_matmul_tpu.FILE)
-  name = gated_matmul_tpu.cell_name(generation, shape, grid, rectified=True)
   part, _, _ = gated_matmul_tpu.KERNELS[kernel['name']]
-  kept, tokens = cells[name][part], kernel['tokens']
-  plan = tpu_plans.make_plan(
-    chip, tpu_plans.Sizes(tokens, *shape, *grid, itemsize=2)
-  )
-  steps = getattr(plan, part)
-  if any(
-    kept[field] != getattr(steps, field) for field in ('cut', 'tile', 'parts')
-  ):
-    raise ValueError(f'{name} has another kernel for {tokens} tokens: {steps}')
+  for field in ('cut', 'tile', 'parts'):
+    if kept[part][field] != kernel['plan'][field]:
+      raise ValueError(f'no schedule of {kernel} is kept')
   limits = ('milliseconds', 'peak_milliseconds', 'memory_milliseconds')
-  longest = max(kept[limit] for limit in limits)
-  share = tokens / gated_matmul_tpu.TOKENS
-  return {'cycles': round(1e-3 * longest * share * facts.clock)}
+  longest = max(kept[part][limit] for limit in limits)
+  share = kernel['tokens'] / gated_matmul_tpu.TOKENS
+  return round(1e-3 * longest * share * clock)
 
 
 def in_a_process(script: str, *arguments: str) -> None:
@@ -240,6 +261,7 @@ def main() -> None:
       name = cell_name(generation, model, method)
       if name not in kept_cells.of_these_versions(FILE):
         in_a_process('train_step_tpu.py', '--cell', generation, model, method)
+      add_kernel_cycles(generation, model, method)
     cells = kept_cells.read(FILE)
     print(generation, model, ratios(cells, generation, model), flush=True)
 

@@ -1,7 +1,7 @@
 """Uncertainty sampling: a step trains on what the model is least certain of.
 
-MT-Uncertainty of CA-MTL (Pilault et al. 2021, arXiv:2009.09139, section 2.5)
-for a text-to-text model. Every task offers candidates; one forward pass in
+Multi-task uncertainty sampling, MT-Uncertainty, of CA-MTL (Pilault et al. 2021,
+arXiv:2009.09139) for a text-to-text model. Every task offers candidates; one forward pass in
 evaluation mode gives the entropy over the task's label strings, and the rows
 with the highest scores become the batch. The choice is part of the compiled
 step and a function of the parameters and the candidates alone.

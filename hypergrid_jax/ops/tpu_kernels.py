@@ -23,6 +23,7 @@ and dW, in float32, stays in fast memory until all tokens are added. A weight
 too large for that is visited in parts: of N forward, of K backward.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -33,6 +34,8 @@ from jaxtyping import Array, Float
 from hypergrid_jax import rectifying
 from hypergrid_jax.ops import tpu_plans
 from hypergrid_jax.ops.tpu_blocks import Grid
+
+BFLOAT16_SUBLANES = 16  # of a register
 
 
 def forward(
@@ -56,7 +59,8 @@ def forward(
   grid = Grid(plan, plan.forward)
   y = jax.ShapeDtypeStruct((u.shape[0], kernel.shape[1]), u.dtype)
   if plan.forward.cut == 'columns':
-    body, weights = _forward_columns, grid.whole(kernel.T)
+    body = functools.partial(_forward_columns, plan.bfloat16)
+    weights = grid.whole(kernel.T)
     factors = grid.factor(col, divided=True), grid.factor(row)
   else:
     body = _forward_rows
@@ -101,20 +105,34 @@ def backward(
   # fill, or else on the left, which takes turning its part of u or dy.
   on_the_right = width % plan.unit == 0
   transposed = on_the_right != (plan.backward.cut == 'columns')
-  du, dkernel, drow, dcol = run(
-    plan, (transposed, u_slope), u, kernel, row, col, form, dy
-  )
+  how = _How(transposed, plan.bfloat16, u_slope)
+  du, dkernel, drow, dcol = run(plan, how, u, kernel, row, col, form, dy)
   dkernel = dkernel.sum(0)  # of the cores
   if transposed:
     dkernel = dkernel.T
   return du, dkernel, drow.reshape(row.shape), dcol.sum(0)
 
 
+@dataclasses.dataclass(frozen=True)
+class _How:
+  """What a backward kernel is made for.
+
+  Attributes:
+    transposed: it adds up dW^T.
+    bfloat16: see `tpu_plans.Plan`.
+    u_slope: see `backward`.
+  """
+
+  transposed: bool
+  bfloat16: bool
+  u_slope: float | None
+
+
 def _backward_columns(plan, how, u, kernel, row, col, form, dy):
   grid = Grid(plan, plan.backward)
   du, dkernel, dcol, drow = grid.call(
     'backward',
-    functools.partial(_columns_gradients, *how),
+    functools.partial(_columns_gradients, how),
     [
       grid.tokens(dy),
       grid.tokens(u, divided=True),
@@ -124,7 +142,7 @@ def _backward_columns(plan, how, u, kernel, row, col, form, dy):
     ],
     [
       grid.tokens(u, divided=True),
-      grid.kernel_gradient(kernel, how[0]),
+      grid.kernel_gradient(kernel, how.transposed),
       grid.factor_gradient(col),
       grid.factor_gradient(row, divided=True),
     ],
@@ -138,7 +156,7 @@ def _backward_rows(plan, how, u, kernel, row, col, form, dy):
   grid = Grid(plan, plan.backward)
   return grid.call(
     'backward',
-    functools.partial(_rows_gradients, *how),
+    functools.partial(_rows_gradients, how),
     [
       grid.tokens(u, divided=True),
       grid.tokens(dy),
@@ -149,7 +167,7 @@ def _backward_rows(plan, how, u, kernel, row, col, form, dy):
     ],
     [
       grid.tokens(u, divided=True),
-      grid.kernel_gradient(kernel, how[0]),
+      grid.kernel_gradient(kernel, how.transposed),
       grid.factor_gradient(row, divided=True),
       grid.factor_gradient(col),
     ],
@@ -163,8 +181,8 @@ def _work(products, u, kernel, row, col):
   return 2 * products * u.size * kernel.shape[1], row.size * col.shape[0]
 
 
-def _forward_columns(form, u, weights, strips, bands, y):
-  x = _bands(u, bands)
+def _forward_columns(bfloat16, form, u, weights, strips, bands, y):
+  x = _bands(u, bands, bfloat16)
   width = weights.shape[0] // strips.shape[0]
   for s in range(strips.shape[0]):
     place = slice(s * width, (s + 1) * width)
@@ -185,8 +203,7 @@ def _forward_rows(form, u, weights, strips, bands, y):
 
 
 def _columns_gradients(
-  transposed,
-  u_slope,
+  how,
   form,
   dy,
   u,
@@ -199,7 +216,8 @@ def _columns_gradients(
   dbands,
 ):
   _zero_at_first_tile(dkernel)
-  x, total, dband = _bands(u, bands), 0.0, 0.0
+  factor = _bands(u, bands, how.bfloat16)
+  x, total, dband = factor.astype(jnp.float32), 0.0, 0.0
   width = dy.shape[1] // strips.shape[0]
   for s in range(strips.shape[0]):
     strip = strips[s : s + 1, :]
@@ -208,25 +226,24 @@ def _columns_gradients(
     product = _dot(_strip(weights, s, width), dy[:, place], (1, 1))
     product = product.reshape(x.shape)
     # A slope of all features costs nothing where it scales the gate.
-    back = gate if u_slope is None else u_slope * gate
+    back = gate if how.u_slope is None else how.u_slope * gate
     total = total + product * back[:, None, :]
     dz = jnp.sum(product * x, axis=1) * slope
     dstrips[s : s + 1, :] = jnp.sum(dz * bands[...], axis=0, keepdims=True)
     dband = dband + dz * strip
-    scaled = _scaled(x, gate, u.dtype)
-    if transposed:
+    scaled = _scaled(factor, gate, u.dtype)
+    if how.transposed:
       dkernel[place, :] += _dot(dy[:, place].T, scaled, (1, 1))
     else:
       dkernel[:, place] += _dot(scaled, dy[:, place], (1, 0))
-  if u_slope is not None:
+  if how.u_slope is not None:
     total = jnp.where(x > 0, total, 0.0)
   du[...] = total.reshape(du.shape[::-1]).T.astype(du.dtype)
   dbands[...] = dband
 
 
 def _rows_gradients(
-  transposed,
-  u_slope,
+  how,
   form,
   u,
   dy,
@@ -240,7 +257,8 @@ def _rows_gradients(
   dbands,
 ):
   _zero_at_first_tile(dkernel)
-  x, dband = _bands(dy, bands), 0.0
+  factor = _bands(dy, bands, how.bfloat16)
+  x, dband = factor.astype(jnp.float32), 0.0
   width = u.shape[1] // strips.shape[0]
   for s in range(strips.shape[0]):
     strip = strips[s : s + 1, :]
@@ -250,15 +268,15 @@ def _rows_gradients(
     dz = jnp.sum(product.reshape(x.shape) * x, axis=1) * slope
     dstrips[s : s + 1, :] = jnp.sum(dz * bands[...], axis=0, keepdims=True)
     dband = dband + dz * strip
-    scaled = _scaled(x, gate, u.dtype)
-    if transposed:
+    scaled = _scaled(factor, gate, u.dtype)
+    if how.transposed:
       dkernel[:, place] += _dot(scaled, u[:, place], (1, 0))
     else:
       dkernel[place, :] += _dot(u[:, place].T, scaled, (1, 1))
     back = _dot(kernel[place, :], scaled, (1, 0))
-    if u_slope is not None:
+    if how.u_slope is not None:
       part = u[:, place].astype(jnp.float32).T
-      back = rectifying.gradient(u_slope, part, back)
+      back = rectifying.gradient(how.u_slope, part, back)
     du[:, place] = back.astype(du.dtype).T
   dbands[...] = dband
 
@@ -276,13 +294,17 @@ def _spread(bands):
   return bands.shape[0], -1, bands.shape[1]
 
 
-def _bands(x, bands):
-  """[T, A] -> float32 [D, A / D, T]."""
-  return x[...].astype(jnp.float32).T.reshape(_spread(bands))
+def _bands(x, bands, bfloat16):
+  """[T, A] -> [D, A / D, T], to be gated as it is or else in float32."""
+  # A band that does not fill registers is slow to spread a gate over.
+  if not bfloat16 or x.shape[1] // bands.shape[0] % BFLOAT16_SUBLANES:
+    return x[...].astype(jnp.float32).T.reshape(_spread(bands))
+  return x[...].T.reshape(_spread(bands))
 
 
 def _scaled(x, gate, dtype):
   """[D, A / D, T] times a gate [D, T] -> [A, T]."""
+  gate = gate.astype(x.dtype)
   return (x * gate[:, None, :]).reshape(-1, x.shape[-1]).astype(dtype)
 
 

@@ -25,6 +25,7 @@ LANES = 128
 FORWARD_TILES = {128: (256, 128), 256: (512, 256, 128)}
 BACKWARD_TILES = (256, 128)
 MOST_PARTS = 64
+FIRST_BFLOAT16 = 6  # generation with vector units for it
 # Of a core's fast memory, what the kernel's own blocks may take; the compiler
 # needs more for what it spills, up to as much again.
 USABLE_VMEM = 0.8
@@ -51,12 +52,15 @@ class Chip:
     unit: side of a matrix unit.
     units: matrix units of a core.
     vmem: bytes of a core's fast memory.
+    bfloat16: whether its vector units multiply bfloat16 as it is, two numbers
+      at a time; others widen it.
   """
 
   cores: int
   unit: int
   units: int
   vmem: int
+  bfloat16: bool = False
 
 
 def current_chip() -> Chip:
@@ -71,6 +75,7 @@ def current_chip() -> Chip:
     unit=info.mxu_column_size,
     units=info.num_mxus,
     vmem=info.vmem_capacity_bytes,
+    bfloat16=info.generation >= FIRST_BFLOAT16,
   )
 
 
@@ -101,6 +106,7 @@ class Plan:
     tokens: how many, after padding.
     forward: y.
     backward: the gradients.
+    bfloat16: gate bfloat16 activations in bfloat16.
     interpret: run on a CPU, for tests.
   """
 
@@ -109,6 +115,7 @@ class Plan:
   tokens: int
   forward: Pass
   backward: Pass
+  bfloat16: bool = False
   interpret: bool = False
 
 
@@ -161,7 +168,15 @@ def make_plan(
   backward = _cheapest_pass(chip, sizes, 'backward', cut)
   if forward is None or backward is None:
     return None
-  return Plan(chip.cores, chip.unit, padded, forward, backward, interpret)
+  return Plan(
+    chip.cores,
+    chip.unit,
+    padded,
+    forward,
+    backward,
+    bfloat16=chip.bfloat16,
+    interpret=interpret,
+  )
 
 
 def refined(plan: Plan, rows: int, columns: int) -> tuple[int, int]:

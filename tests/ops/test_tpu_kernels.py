@@ -23,8 +23,8 @@ def one_pass(cut, tile=128, parts=1):
   return Pass(cut, tile, parts, vmem_limit=0)
 
 
-def plan(forward, backward, *, cores=1, unit=4):
-  return Plan(cores, unit, TOKENS, forward, backward, interpret=True)
+def plan(forward, backward, *, cores=1, unit=4, **choice):
+  return Plan(cores, unit, TOKENS, forward, backward, interpret=True, **choice)
 
 
 def case(shape, dtype):
@@ -102,3 +102,11 @@ def test_the_gradient_before_a_relu_is_scaled_where_it_let_through(cut, dtype):
   # What let u through has not changed the product: u is negative, too.
   desired = y, np.where(np.float64(arguments[0]) > 0, slope * du, 0), *others
   dense.assert_close(actual, desired, tolerances.ONE_MATMUL[np.dtype(dtype)])
+
+
+@pytest.mark.parametrize('cut', ['columns', 'rows'])
+def test_gates_of_bfloat16_activations_may_be_bfloat16(cut):
+  passes = one_pass(cut, parts=2), one_pass(cut)
+  shape = (64, 96, 4, 6)  # bands of 16 are whole registers
+  assert_equal_to_dense(plan(*passes, bfloat16=True), shape, jnp.bfloat16)
+  assert_equal_to_dense(plan(*passes, bfloat16=True), shape, np.float32)
