@@ -161,11 +161,11 @@ def test_methods_train_on_the_same_batches(tmp_path, token_dir, monkeypatch):
 
   monkeypatch.setattr(train, 'train', record)
   monkeypatch.setattr(
-    experiment, '_start_state', lambda *_: types.SimpleNamespace(step=0)
+    experiment, '_start_state', lambda *_: (types.SimpleNamespace(step=0), {})
   )
   monkeypatch.setattr(
     step_program,
-    'compile_step',
+    'compile_traced',
     lambda setup, _: step_program.StepProgram(
       {}, row_parts.row_parts(setup.rows)
     ),
