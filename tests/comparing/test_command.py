@@ -16,7 +16,7 @@ from hypergrid_jax import (
   step_program,
   train,
 )
-from hypergrid_jax.comparing import command, plot
+from hypergrid_jax.comparing import command, plot, step_times
 from tests.comparing import scored
 
 METHODS = ('plain', 'single_task', 'hypergrid')
@@ -122,6 +122,34 @@ def test_runs_become_a_table_once(tmp_path, token_dir, trained, capsys):
   # Less is a table of less; more trains what is new.
   assert compare(directory, token_dir, '--seeds=7', methods=['plain']) == 0
   assert trained == ['c/plain/seed7']
+
+
+@pytest.mark.slow
+def test_steps_are_timed_once(tmp_path, token_dir, trained, monkeypatch):
+  methods = ['plain', 'ca_mtl_uncertainty']
+  more = ['--step_pairs=1', 'UncertaintySampling.candidates_per_task=8']
+  assert compare(tmp_path, token_dir, *more, methods=methods) == 0
+  found = json.loads((tmp_path / 'compare.json').read_text())['methods']
+  time = found['ca_mtl_uncertainty']['step_time']
+  assert time['pairs'] == 1
+  assert time['condition_milliseconds'] > 0
+  assert time['selection_milliseconds'] > 0
+  assert time['relative'] == pytest.approx(
+    time['milliseconds'] / time['plain_milliseconds']
+  )
+  assert found['plain']['step_time'] is None
+  text = (tmp_path / 'compare.md').read_text()
+  assert 'choosing rows alone' in text
+  monkeypatch.setattr(
+    step_times, 'measure', lambda *_, **__: pytest.fail('again')
+  )
+  assert compare(tmp_path, token_dir, *more, methods=methods) == 0
+  assert (tmp_path / 'compare.md').read_text() == text
+  # Another program is measured anew.
+  with pytest.raises(pytest.fail.Exception):
+    compare(
+      tmp_path, token_dir, *more, 'T5Config.scan_layers=False', methods=methods
+    )
 
 
 def test_another_configuration_is_refused_before_training(
