@@ -53,7 +53,7 @@ def open_data(options, scratch: str):
   corpus = corpus_lib.open_corpus(
     data,
     vocabularies.load_vocabulary(data.vocabulary),
-    token_dir=pathlib.Path(scratch, 'tokens'),
+    token_dir=options.token_dir or pathlib.Path(scratch, 'tokens'),
   )
   sizes = {name: store.num_examples for name, store in corpus.train.items()}
   loader = loader_lib.Loader(
@@ -266,6 +266,7 @@ def parse_options() -> argparse.Namespace:
     help='a Python with PyTorch and transformers',
   )
   parser.add_argument('--methods', nargs='*', default=['hypergrid'])
+  parser.add_argument('--token_dir', help='kept; default: a temporary one')
   for name, default in (
     ('rows', 8),
     ('turns', 15),
@@ -299,7 +300,7 @@ def main() -> None:
   named = {
     key: value
     for key, value in vars(options).items()
-    if key not in ('data', 'vocab', 'torch_python')
+    if key not in ('data', 'vocab', 'torch_python', 'token_dir')
   }
   data = 'files' if options.data else 'sample'
   measuring.write({'options': {**named, 'data': data}, **report})

@@ -1,4 +1,4 @@
-"""Runs the benchmarks and makes docs/performance.md from what they print.
+"""Runs the benchmarks and makes the pages of figures from what they print.
 
   python benchmarks/run.py                  all that can run here
   python benchmarks/run.py train_step decode
@@ -16,6 +16,7 @@ import subprocess
 import sys
 
 import tables
+import tables_tpu
 
 from hypergrid_jax import atomic_files
 
@@ -118,6 +119,7 @@ def main() -> None:
     print(f'{benchmark.name}: running', flush=True)
     benchmark.run()
   tables.main()
+  tables_tpu.main()
 
 
 if __name__ == '__main__':
