@@ -45,7 +45,7 @@ TOPOLOGIES = {
   'v5p': 'v5p:1x1x1',
   'v4': 'v4:1x1x1',
 }
-FAST = {'v5e': 'v5', 'v6e': 'v6e', 'v5p': 'v5', 'v4': 'v5'}
+FAST = {'v5e': 'v5', 'v6e': 'v6e', 'v5p': 'v5', 'v4': 'v6e'}
 ROWS = {'base': 16, 'large': 8}
 METHODS = ('hypergrid', 'plain')
 BINDINGS = (
@@ -64,7 +64,7 @@ ABOUT = {
     'one train step on one chip: T5 1.0, packed rows of 512 tokens and decoder'
     f' rows of 128, {ROWS} rows, bfloat16 activations, dropout, Adafactor,'
     f' {", ".join(BINDINGS[:1])}; HyperGrid of gin/methods/hypergrid_v5.gin, on'
-    ' v6e hypergrid_v6e.gin'
+    ' v6e and v4 hypergrid_v6e.gin'
   ),
   'flops': 'of matrix products, those of kernels as they declare them',
   'memory': 'bytes of the chip when the step needs most',
