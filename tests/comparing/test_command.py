@@ -235,6 +235,29 @@ def test_a_run_that_fails_does_not_stop_the_others(
   assert str(error) in (tmp_path / 'compare.md').read_text()
 
 
+def test_a_method_that_never_ended_well_is_not_timed(
+  tmp_path, token_dir, monkeypatch
+):
+  timed = []
+
+  def fails(run, model_dir, **options):
+    if run.method is not None and run.method.variant == 'LG':
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: no memory')
+    return scored.train(run, model_dir, **options)
+
+  def measure_all(plain, setups, *_, **__):
+    timed.extend(setups)
+    return {}
+
+  monkeypatch.setattr(experiment, 'train', fails)
+  monkeypatch.setattr(step_times, 'measure_all', measure_all)
+  methods = ['plain', 'hypergrid', 'hypergrid_lg']
+  more = '--step_pairs=1'
+  assert compare(tmp_path, token_dir, more, methods=methods) == 2
+  assert timed == ['hypergrid']
+  assert (tmp_path / 'compare.md').exists()
+
+
 def test_a_signal_ends_it_without_a_table(tmp_path, token_dir, monkeypatch):
   monkeypatch.setattr(experiment, 'train', lambda *_, **__: None)
   assert compare(tmp_path, token_dir, methods=['plain']) == 0
