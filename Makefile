@@ -2,6 +2,8 @@
 #                   corpus and prints the table. Repeated, it goes on with the
 #                   run; `make quickstart ARGS=--fresh` moves it aside instead
 # make test         installs and runs the tests
+# make bench        runs the benchmarks that can run here and writes their
+#                   figures to docs/performance.md
 # PYTHON=python3.12 make test     picks the interpreter
 #
 # The environment is .venv. When .venv has another Python than the one asked
@@ -21,7 +23,6 @@ else
 endif
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-BENCHMARKS := $(wildcard benchmarks/*.py)
 
 .PHONY: install quickstart test lint bench clean
 
@@ -48,7 +49,7 @@ lint: install
 	$(RUN)/shellcheck --external-sources launch/*.sh
 
 bench: install
-	$(foreach script,$(BENCHMARKS),$(RUN)/python $(script) &&) true
+	$(RUN)/python benchmarks/run.py $(ARGS)
 
 # Leaves environments and runs/ alone; the next make installs again.
 clean:

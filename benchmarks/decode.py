@@ -61,6 +61,7 @@ def parse_options() -> argparse.Namespace:
   models.add_sizes(parser)
   parser.add_argument('--turns', type=int, default=15)
   parser.add_argument('--naive_turns', type=int, default=3)
+  parser.add_argument('--seconds', type=int, default=120, help='of a shape')
   parser.add_argument('--methods', nargs='+', default=['hypergrid'])
   parser.add_argument(
     '--shapes',
@@ -85,7 +86,10 @@ def main() -> None:
       for name in (models.PLAIN, *options.methods)
     }
     times = measuring.take_turns(
-      turns, options.turns, fewer={models.NAIVE: options.naive_turns}
+      turns,
+      options.turns,
+      fewer={models.NAIVE: options.naive_turns},
+      seconds=options.seconds,
     )
     found.append(
       {

@@ -9,6 +9,7 @@ the machine was busy.
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
+import math
 import os
 import platform
 import sys
@@ -19,6 +20,8 @@ import jax
 import numpy as np
 
 from hypergrid_jax import run_directory
+
+LEAST_TURNS = 3
 
 
 @dataclasses.dataclass
@@ -47,19 +50,24 @@ def take_turns(
   turns: int,
   *,
   fewer: Mapping[str, int] | None = None,
+  seconds: float = math.inf,
 ) -> dict[str, Times]:
   """Runs every variant once without a clock, then all of them in turn.
 
   Args:
     variants: by name; each returns arrays to wait for, or its own times.
-    turns: of each.
+    turns: of each, at most.
     fewer: variants that take part in the first so many turns only.
+    seconds: no turn begins later, once there are `LEAST_TURNS`.
   """
   fewer = fewer or {}
   times = {name: Times() for name in variants}
   for function in variants.values():
     jax.block_until_ready(function())
+  began = time.perf_counter()
   for turn in range(turns):
+    if turn >= LEAST_TURNS and time.perf_counter() - began > seconds:
+      break
     for name, function in variants.items():
       if turn >= fewer.get(name, turns):
         continue

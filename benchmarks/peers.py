@@ -53,7 +53,7 @@ def open_data(options, scratch: str):
   corpus = corpus_lib.open_corpus(
     data,
     vocabularies.load_vocabulary(data.vocabulary),
-    token_dir=pathlib.Path(scratch, 'tokens'),
+    token_dir=options.token_dir or pathlib.Path(scratch, 'tokens'),
   )
   sizes = {name: store.num_examples for name, store in corpus.train.items()}
   loader = loader_lib.Loader(
@@ -161,7 +161,7 @@ def training(options, loader, worker) -> dict[str, Any]:
       list(map(useful_tokens, batches)),
     )
   measuring.say(f'training: {", ".join(turns)}')
-  times = measuring.take_turns(turns, options.turns)
+  times = measuring.take_turns(turns, options.turns, seconds=options.seconds)
   positions = sum(fact['positions'] for fact in facts)
   ours = sum(
     b.encoder_input_tokens.size + b.decoder_input_tokens.size for b in batches
@@ -226,7 +226,9 @@ def generation(options, corpus, worker) -> dict[str, Any]:
     )
     turns[name] = Turns(lambda _, run=texts: run(), [None], [len(inputs)])
   measuring.say(f'generating: {", ".join(turns)}')
-  times = measuring.take_turns(turns, options.generation_turns)
+  times = measuring.take_turns(
+    turns, options.generation_turns, seconds=options.seconds
+  )
   useful, ours = sum(map(len, inputs)), 0
   for _, batch in loader_lib.eval_batches(
     store,
@@ -264,12 +266,14 @@ def parse_options() -> argparse.Namespace:
     help='a Python with PyTorch and transformers',
   )
   parser.add_argument('--methods', nargs='*', default=['hypergrid'])
+  parser.add_argument('--token_dir', help='kept; default: a temporary one')
   for name, default in (
     ('rows', 8),
     ('turns', 15),
     ('examples', 512),
     ('new_tokens', 8),
     ('generation_turns', 5),
+    ('seconds', 600),  # of each part; then it ends with its turn
   ):
     parser.add_argument(f'--{name}', type=int, default=default)
   options = parser.parse_args()
@@ -296,7 +300,7 @@ def main() -> None:
   named = {
     key: value
     for key, value in vars(options).items()
-    if key not in ('data', 'vocab', 'torch_python')
+    if key not in ('data', 'vocab', 'torch_python', 'token_dir')
   }
   data = 'files' if options.data else 'sample'
   measuring.write({'options': {**named, 'data': data}, **report})

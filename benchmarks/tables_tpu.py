@@ -108,5 +108,10 @@ def filled(page: str) -> str:
   return page
 
 
+def main() -> None:
+  """Writes the tables into the page."""
+  atomic_files.write_text(PAGE, [filled(PAGE.read_text())])
+
+
 if __name__ == '__main__':
-  atomic_files.write_text(PAGE, filled(PAGE.read_text()))
+  main()

@@ -49,6 +49,7 @@ def parse_options() -> argparse.Namespace:
     ('segments', 16),
     ('turns', 9),
     ('naive_turns', 3),
+    ('seconds', 600),  # of a group of methods; then it ends with its turn
   ):
     parser.add_argument(f'--{name}', type=int, default=default)
   parser.add_argument(
@@ -91,7 +92,9 @@ def measure(methods: list[str], options, worker) -> dict[str, Any]:
     )
   measuring.say(f'measuring {", ".join(turns)}')
   fewer = {models.NAIVE: options.naive_turns}
-  times = measuring.take_turns(turns, options.turns, fewer=fewer)
+  times = measuring.take_turns(
+    turns, options.turns, fewer=fewer, seconds=options.seconds
+  )
   found = measuring.compared(times, models.PLAIN)
   alone = measuring.take_turns(conditions, options.turns)
   for name, one in found.items():

@@ -1,6 +1,6 @@
 """The table of a comparison: as JSON, CSV, Markdown and on the screen."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import csv
 import dataclasses
 import io
@@ -125,7 +125,7 @@ class Comparison:
     if any(column.time for column in self.columns.values()):
       found.append(
         'Time: median of pairs of steps, one of the method and one of the plain'
-        ' T5, on the same batches.'
+        ' T5, on the same batches; alone: the same work by itself.'
       )
     for name, column in self.columns.items():
       if column.changes:
@@ -156,24 +156,23 @@ def cells(comparison: Comparison) -> Iterator[tuple[str, str, list[str]]]:
     yield '' if task == previous else task, line.metric, texts
     previous = task
   for label, detail, number in _NUMBERS:
-    yield label, detail, [number(column) for column in columns]
+    texts = [number(column) for column in columns]
+    if any(text != _MISSING for text in texts):
+      yield label, detail, texts
 
 
 def _label(line: Line) -> str:
   return tables.average_label(line.task) if line.average else line.task
 
 
-def _time(column: Column) -> str:
-  return _MISSING if column.time is None else f'{column.time.relative:.2f}'
+def _of_step(field: str, digits: int) -> Callable[[Column], str]:
+  """Writes one number of the step's time."""
 
+  def text(column: Column) -> str:
+    value = None if column.time is None else getattr(column.time, field)
+    return _MISSING if value is None else f'{value:.{digits}f}'
 
-def _milliseconds(column: Column) -> str:
-  return _MISSING if column.time is None else f'{column.time.milliseconds:.1f}'
-
-
-def _condition(column: Column) -> str:
-  made = None if column.time is None else column.time.condition_milliseconds
-  return _MISSING if made is None else f'{made:.1f}'
+  return text
 
 
 def _share(column: Column) -> str:
@@ -187,9 +186,10 @@ _NUMBERS = (
   ('', 'per task, % of a T5', _share),
   ('added parameters', 'all', lambda c: f'{c.parameters.added:,}'),
   ('', 'per task', lambda c: f'{c.parameters.added_per_task:,.0f}'),
-  ('time per step', 'over plain T5', _time),
-  ('', 'milliseconds', _milliseconds),
-  ('', 'of it conditioning, ms', _condition),
+  ('time per step', 'over plain T5', _of_step('relative', 2)),
+  ('', 'milliseconds', _of_step('milliseconds', 1)),
+  ('', 'conditioning alone, ms', _of_step('condition_milliseconds', 1)),
+  ('', 'choosing rows alone, ms', _of_step('selection_milliseconds', 1)),
   ('steps', '', lambda c: f'{c.steps:,}'),
   ('seeds', '', lambda c: ', '.join(map(str, c.seeds))),
 )

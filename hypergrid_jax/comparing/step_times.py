@@ -5,6 +5,7 @@ them alike; only two states are held at a time.
 """
 
 from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -48,6 +49,8 @@ class StepTime:
     condition_milliseconds: median of making what the method's `condition`
       point makes, forward and backward, by itself: the generation of all
       adapters in HyperFormer. None for a method without it.
+    selection_milliseconds: median of choosing the rows to train on, by itself;
+      None for a method that trains on what it is given.
     pairs: how many were measured.
   """
 
@@ -55,6 +58,7 @@ class StepTime:
   plain_milliseconds: float
   relative: float
   condition_milliseconds: float | None
+  selection_milliseconds: float | None
   pairs: int
 
 
@@ -69,35 +73,48 @@ def measure(
     pairs: steps of each.
   """
   own, other = _step(method), _step(plain)
-  condition = _condition(method)
+  alone = {'condition': _condition(method), 'selection': _selection(method)}
   times: list[tuple[float, float]] = []
-  conditions: list[float] = []
+  parts: dict[str, list[float]] = {n: [] for n, part in alone.items() if part}
   for number in range(_WARM_UP + pairs):
     # Who goes first alternates: the second may find the caches warm.
     if number % 2:
       baseline, step = other(number), own(number)
     else:
       step, baseline = own(number), other(number)
-    made = condition(number) if condition else 0.0
+    made = {name: alone[name](number) for name in parts}
     if number >= _WARM_UP:
       times.append((step, baseline))
-      conditions.append(made)
-  return summarised(times, conditions if condition else None)
+      for name, milliseconds in made.items():
+        parts[name].append(milliseconds)
+  return summarised(times, **parts)
 
 
 def summarised(
-  times: Sequence[tuple[float, float]], conditions: Sequence[float] | None
+  times: Sequence[tuple[float, float]],
+  *,
+  condition: Sequence[float] | None = None,
+  selection: Sequence[float] | None = None,
 ) -> StepTime:
-  """The medians of (method, plain) pairs of milliseconds."""
+  """The medians of milliseconds.
+
+  Args:
+    times: (method, plain) pairs.
+    condition: of the `condition` point; None without one.
+    selection: of choosing rows; None where none are chosen.
+  """
   return StepTime(
     milliseconds=statistics.median(step for step, _ in times),
     plain_milliseconds=statistics.median(plain for _, plain in times),
     relative=statistics.median(step / plain for step, plain in times),
-    condition_milliseconds=(
-      None if conditions is None else statistics.median(conditions)
-    ),
+    condition_milliseconds=_median(condition),
+    selection_milliseconds=_median(selection),
     pairs=len(times),
   )
+
+
+def _median(values: Sequence[float] | None) -> float | None:
+  return None if values is None else statistics.median(values)
 
 
 def timed(function: Callable[..., Any]) -> Callable[..., float]:
@@ -137,17 +154,35 @@ def _condition(setup: run_setup.Setup) -> Callable[[int], float] | None:
   points = extension.of_methods(setup.run.method)
   if points.condition is extension.no_condition:
     return None
+  gradient = jax.jit(jax.grad(functools.partial(condition_size, setup.model)))
+  return _alone(setup, gradient)
+
+
+def _selection(setup: run_setup.Setup) -> Callable[[int], float] | None:
+  """A function that times the choice of rows; None where there is none."""
+  loader = run_batches.make_loader(setup.run, setup.corpus)
+  selector = run_batches.make_selector(
+    setup.run, setup.model, loader.tasks, setup.corpus.vocabulary
+  )
+  if selector is None:
+    return None
+  key = jax.random.key(setup.run.train.seed)
+  choose = jax.jit(lambda params, batch: selector(params, batch, key))
+  return _alone(setup, choose)
+
+
+def _alone(
+  setup: run_setup.Setup, function: Callable[[types.Params, types.Batch], Any]
+) -> Callable[[int], float]:
+  """A function that times `function` on a batch by its number."""
   loader = run_batches.make_loader(setup.run, setup.corpus)
   params = setup.model.init(jax.random.key(0))
-  gradient = jax.jit(
-    jax.grad(functools.partial(condition_size, setup.model)),
-  )
 
-  def make(batch):
+  def call(batch):
     with jax.set_mesh(setup.mesh):
-      return gradient(params, batch)
+      return function(params, batch)
 
-  one = timed(make)
+  one = timed(call)
   return lambda number: one(jax.device_put(loader.batch(number), setup.rows))
 
 
@@ -212,7 +247,7 @@ class Store:
   def __init__(self, directory: pathlib.Path):
     self._path = directory / 'step_times.json'
     self._found: dict[str, Any] = {}
-    if self._path.exists():
+    with contextlib.suppress(OSError, ValueError):  # then it is made again
       self._found = json.loads(self._path.read_text(encoding='utf-8'))
 
   def read(self, method: str, where: dict[str, Any]) -> StepTime | None:

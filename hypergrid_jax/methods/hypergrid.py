@@ -18,7 +18,6 @@ same vector in training and in cached decoding.
 """
 
 import dataclasses
-import functools
 from typing import Literal, get_args
 
 from flax import nnx
@@ -32,14 +31,14 @@ from hypergrid_jax import (
   errors,
   extension,
   folding,
+  gated_mlp,
   layers,
-  partitioning,
   types,
 )
-from hypergrid_jax.ops import choices, gated_matmul, partitions
+from hypergrid_jax.ops import choices
 
 Variant = Literal['L', 'L2', 'LG', 'GL']
-State = Literal['first_token', 'mean', 'task']
+State = gated_mlp.State
 Form = Literal['plain', 'residual', 'identity']
 Implementation = choices.Implementation
 
@@ -129,7 +128,14 @@ class HyperGridConfig:
     def feed_forward(site, *, rngs):
       if not self._gates(site.stack):
         return extension.mlp_block(site, rngs=rngs)
-      return GatedMlpBlock(self, site, rngs=rngs)
+      return gated_mlp.GatedMlpBlock(
+        site,
+        gated=self.gated_kernels(site.config),
+        state=self.state,
+        whole_outputs=self.variant == 'L',
+        implementation=self.implementation,
+        rngs=rngs,
+      )
 
     return extension.ExtensionPoints(
       condition=condition, feed_forward=feed_forward
@@ -277,7 +283,7 @@ class GateFactors(nnx.Module):
       index[list(self.selected)] = np.arange(len(self.selected))
       values = {name: value[index] for name, value in values.items()}
     if state is not None:
-      spread = jax.vmap(factor, (0, None))
+      spread = jax.vmap(gated_mlp.factor, (0, None))
       values = {name: spread(value, state) for name, value in values.items()}
     return values
 
@@ -287,7 +293,7 @@ class GateFactors(nnx.Module):
     if self.stack == 'encoder':
       return None  # every layer reads its own input
     x, segments = inputs.encoder_output, inputs.encoder_segments
-    return read_state(self.state, x, segments)
+    return gated_mlp.read_state(self.state, x, segments)
 
 
 class _KernelFactors(nnx.Module):
@@ -320,83 +326,3 @@ class _KernelFactors(nnx.Module):
       rngs, row_shape, row_axes, stddev=row_stddev, stream='method'
     )
     self.col = layers.parameter(rngs, col_shape, col_axes)
-
-
-def read_state(
-  state: State, x: Float[Array, 'B L D'], segments: types.Segments
-) -> Float[Array, 'B S D']:
-  """The conditioning vector of each segment, from hidden states."""
-  if state == 'first_token':
-    return conditioning.first_token_state(x, segments)
-  return conditioning.mean_state(x, segments)
-
-
-class GatedMlpBlock(layers.MlpBlock):
-  """T5's feed-forward layer with gated kernels; parameter names unchanged."""
-
-  def __init__(
-    self, method: HyperGridConfig, site: extension.Site, *, rngs: nnx.Rngs
-  ):
-    super().__init__(site.config, rngs=rngs)
-    self.method = method
-    self.reads_input = site.stack == 'encoder' and method.state != 'task'
-    self.gated = method.gated_kernels(site.config)
-    self.partition = functools.partial(partition, rules=site.rules)
-
-  def matmul(self, x, cond, segments):
-    """Gated for the selected kernels, plain for the others."""
-    state = None
-    if self.reads_input:
-      state = read_state(self.method.state, x, segments)
-
-    def multiply(name, u, rectifier=None):
-      if name not in self.gated:
-        return self.plain_matmul(name, u, rectifier)
-      gate = cond.per_layer[name]
-      factors = gate['factors']
-      if state is not None:
-        factors = {side: factor(x, state) for side, x in factors.items()}
-      if self.method.variant == 'L':
-        y = self.plain_matmul(name, u, rectifier)
-        return self._scale_outputs(y, factors['col'], gate, segments)
-      return gated_matmul.gated_matmul(
-        u.astype(self.dtype),
-        getattr(self, name)[...],
-        factors['row'],
-        factors['col'],
-        segments.ids,
-        scale=gate['scale'],
-        offset=gate['offset'],
-        implementation=self.method.implementation,
-        partition=self.partition(name),
-        rectifier=rectifier,
-      )
-
-    return multiply
-
-  def _scale_outputs(self, y, col, gate, segments):
-    values = nnx.sigmoid(col)
-    values = gate['offset'] + gate['scale'] * values
-    values = conditioning.per_token(values, segments.ids)
-    return y * values.astype(self.dtype)
-
-
-def partition(name: str, rules: partitioning.Rules) -> partitions.Partition:
-  """Which mesh axes divide the product with a feed-forward kernel.
-
-  As the activations lie: what only the parameters are divided by, such as
-  'fsdp', is gathered before the product.
-  """
-  axes = ('mlp', 'activation_embed')
-  inputs, outputs = axes if name == 'wo' else axes[::-1]
-  return partitions.Partition(rules['batch'], rules[inputs], rules[outputs])
-
-
-def factor(
-  parameter: Float[Array, 'D G'] | Float[Array, ' G'],
-  state: Float[Array, 'B S D'],
-) -> Float[Array, '#B #S G']:
-  """A local factor from the state, or a global one as it is; float32."""
-  if parameter.ndim == 1:
-    return parameter[None, None, :]
-  return state.astype(parameter.dtype) @ parameter

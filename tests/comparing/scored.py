@@ -1,14 +1,22 @@
-"""Comparisons of tiny models whose scores need no decoding.
+"""Comparisons of tiny models whose scores need no decoding, nor any training.
 
-As a program, `hypergrid` with such scores.
+As a program, `hypergrid` with such scores of models that are trained.
 """
 
 import pathlib
 import sys
+import zlib
 
 import jax
 
-from hypergrid_jax import cli, experiment, results
+from hypergrid_jax import (
+  cli,
+  experiment,
+  results,
+  run_directory,
+  run_setup,
+  summary,
+)
 
 TASKS = ('glue_cola', 'glue_rte')
 GIN_FILE = '--gin_file=gin/runs/quickstart.gin'
@@ -26,16 +34,34 @@ BINDINGS = (
 )
 
 
+METRICS = {'glue_cola': 'matthews_corrcoef', 'glue_rte': 'accuracy'}
+
+
 def evaluate_params(setup, step, params, console) -> results.Results:
-  """Scores that tell parameters apart, written as an evaluation writes them."""
+  """Scores that tell parameters apart, in place of an evaluation."""
   del console
   size = sum(float(abs(leaf).sum()) for leaf in jax.tree.leaves(params))
-  metric = {'glue_cola': 'matthews_corrcoef', 'glue_rte': 'accuracy'}
+  return _written(setup, step, size)
+
+
+def train(run, model_dir, *, config_text, brief, console) -> results.Results:
+  """Writes what training leaves behind; the scores tell runs apart."""
+  assert brief
+  setup = run_setup.set_up(run, model_dir, console=console, train=True)
+  run_directory.prepare(model_dir, setup.identity)
+  counts = summary.parameter_counts(setup.model, setup.trained)
+  facts = {'identity': setup.identity, 'parameters': counts}
+  run_directory.write(model_dir, config_text, facts)
+  size = zlib.crc32(f'{run.method} {run.train.seed}'.encode()) / 1000
+  return _written(setup, run.train.num_steps, size)
+
+
+def _written(setup, step, size):
   found = results.Results(
     step,
     {
       task.name: results.TaskResult(
-        'validation', 7, {metric[task.name]: size % (20 + number)}
+        'validation', 7, {METRICS[task.name]: size % (20 + number)}
       )
       for number, (task, _, _) in enumerate(setup.corpus.evaluation)
     },

@@ -28,7 +28,7 @@ def comparison():
     Parameters(trained=1300, added=1201, tasks=4, plain=3000),
     steps=1500,
     seeds=(0, 2),
-    time=StepTime(11.04, 10.0, 1.104, 2.0, 20),
+    time=StepTime(11.04, 10.0, 1.104, 2.0, None, 20),
     failures={'grid, seed 1': 'the loss is nan'},
     changes=("train.trainable='added'",),
   )
@@ -63,7 +63,7 @@ def test_markdown_is_the_whole_table():
     '|  | per task | 0 | 300 |',
     '| time per step | over plain T5 | – | 1.10 |',
     '|  | milliseconds | – | 11.0 |',
-    '|  | of it conditioning, ms | – | 2.0 |',
+    '|  | conditioning alone, ms | – | 2.0 |',
     '| steps |  | 1,500 | 1,500 |',
     '| seeds |  | 0 | 0, 2 |',
   ]
@@ -138,3 +138,11 @@ def test_methods_are_drawn_at_an_average_that_all_have():
   assert report.common_average([one]) == everything
   assert report.common_average([one, other, failed]) == AVERAGE
   assert report.common_average([failed]) is None
+
+
+def test_averages_stand_below_the_tasks_of_all_methods():
+  found = comparison()
+  other = Line('super_glue_cb', 'accuracy')
+  extra = Column({other: Statistic((1.0,))}, PLAIN, steps=1, seeds=(0,))
+  table = Comparison({**found.columns, 'extra': extra}, {})
+  assert report.lines(table) == [F1, ACCURACY, other, AVERAGE]

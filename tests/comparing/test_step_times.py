@@ -9,15 +9,19 @@ from hypergrid_jax.comparing.step_times import StepTime
 def test_medians_of_pairs():
   # (method, plain): the ratios are 2, 1.5, 1.25 and 3; one pair was disturbed.
   times = [(20.0, 10.0), (15.0, 10.0), (100.0, 80.0), (24.0, 8.0)]
-  assert step_times.summarised(times, [1.0, 4.0, 2.0, 3.0]) == StepTime(
+  assert step_times.summarised(
+    times, condition=[1.0, 4.0, 2.0, 3.0]
+  ) == StepTime(
     milliseconds=22.0,
     plain_milliseconds=10.0,
     relative=1.75,
     condition_milliseconds=2.5,
+    selection_milliseconds=None,
     pairs=4,
   )
-  alone = step_times.summarised(times[:1], None)
-  assert alone.condition_milliseconds is None
+  chosen = step_times.summarised(times, selection=[5.0, 1.0, 2.0, 9.0])
+  assert chosen.selection_milliseconds == 3.5
+  assert chosen.condition_milliseconds is None
 
 
 def test_turns_alternate_on_the_same_batches(monkeypatch):
@@ -33,8 +37,9 @@ def test_turns_alternate_on_the_same_batches(monkeypatch):
 
   monkeypatch.setattr(step_times, '_step', step)
   monkeypatch.setattr(step_times, '_condition', lambda setup: None)
+  monkeypatch.setattr(step_times, '_selection', lambda setup: float)
   found = step_times.measure('plain', 'method', pairs=3)
-  assert found == StepTime(3.0, 2.0, 1.5, None, 3)
+  assert found == StepTime(3.0, 2.0, 1.5, None, 3.0, 3)
   numbers = [number for _, number in calls]
   assert numbers == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
   firsts = [setup for setup, _ in calls[::2]]
@@ -43,7 +48,7 @@ def test_turns_alternate_on_the_same_batches(monkeypatch):
 
 
 def test_a_measurement_holds_where_it_was_made(tmp_path):
-  measured = StepTime(1.5, 1.25, 1.2, 0.5, 20)
+  measured = StepTime(1.5, 1.25, 1.2, 0.5, None, 20)
   here = {'devices': '1 x cpu', 'versions': {'jax': '1'}, 'pairs': 20}
   step_times.Store(tmp_path).write('adapters', here, measured)
   again = step_times.Store(tmp_path)
@@ -53,12 +58,19 @@ def test_a_measurement_holds_where_it_was_made(tmp_path):
     assert again.read('adapters', {**here, name: value}) is None
 
 
+def test_what_cannot_be_read_is_measured_again(tmp_path):
+  (tmp_path / 'step_times.json').write_text('{"adapters": ')
+  assert step_times.Store(tmp_path).read('adapters', {}) is None
+
+
 def test_methods_are_measured_once(tmp_path, monkeypatch):
   measured = []
 
   def measure(plain, method, *, pairs):
     measured.append(method)
-    return StepTime(1.0 * len(method), 1.0, 1.0 * len(method), None, pairs)
+    return StepTime(
+      1.0 * len(method), 1.0, 1.0 * len(method), None, None, pairs
+    )
 
   monkeypatch.setattr(step_times, 'measure', measure)
   monkeypatch.setattr(
@@ -75,7 +87,7 @@ def test_methods_are_measured_once(tmp_path, monkeypatch):
   assert measured == ['a set up', 'bb set up']
   second = all_of('bb', 'ccc', 'a')
   assert measured == ['a set up', 'bb set up', 'ccc set up']
-  assert second == {**first, 'ccc': StepTime(10.0, 1.0, 10.0, None, 2)}
+  assert second == {**first, 'ccc': StepTime(10.0, 1.0, 10.0, None, None, 2)}
   assert list(pathlib.Path(tmp_path).iterdir()) == [
     tmp_path / 'step_times.json'
   ]
