@@ -113,5 +113,10 @@ def main() -> None:
   atomic_files.write_text(PAGE, [filled(PAGE.read_text())])
 
 
+def main() -> None:
+  """Writes the page anew."""
+  atomic_files.write_text(PAGE, filled(PAGE.read_text()))
+
+
 if __name__ == '__main__':
   main()
