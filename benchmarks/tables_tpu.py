@@ -91,10 +91,14 @@ def step_table(cells: dict[str, Any]) -> str:
       lines.append(
         f'| {model} | {name} | {rows} | {found["flops"]:.3f}'
         f' | {found["memory"]:.3f} | {found["cycles"]:.3f}'
-        f' | {found["cycles_at_bandwidth"]:.3f}'
+        f' | {_three_digits(found.get("cycles_at_bandwidth"))}'
         f' | {gated["cycles"] / 1e6:.1f} | {kernels / 1e6:.1f} |'
       )
   return '\n'.join(lines)
+
+
+def _three_digits(value: float | None) -> str:
+  return '' if value is None else f'{value:.3f}'
 
 
 def filled(page: str) -> str:
@@ -111,11 +115,6 @@ def filled(page: str) -> str:
 def main() -> None:
   """Writes the tables into the page."""
   atomic_files.write_text(PAGE, [filled(PAGE.read_text())])
-
-
-def main() -> None:
-  """Writes the page anew."""
-  atomic_files.write_text(PAGE, filled(PAGE.read_text()))
 
 
 if __name__ == '__main__':

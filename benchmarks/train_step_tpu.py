@@ -183,7 +183,8 @@ def add_kernel_cycles(generation: str, model: str, method: str) -> None:
     kernel['cycles'] = kernel_cycles(kernel, kept, cell['clock'])
     total += kernel['calls'] * kernel['cycles']
   for field in ('cycles', 'cycles_at_bandwidth'):
-    cell[field] = cell[f'xla_{field}'] + total
+    if f'xla_{field}' in cell:
+      cell[field] = cell[f'xla_{field}'] + total
   kept_cells.keep(FILE, ABOUT, name, cell)
 
 
@@ -255,6 +256,7 @@ def ratios(cells: dict[str, Any], generation: str, model: str):
   return {
     field: pair[0][field] / pair[1][field]
     for field in ('flops', 'memory', 'cycles', 'cycles_at_bandwidth')
+    if field in pair[0] and field in pair[1]
   }
 
 
