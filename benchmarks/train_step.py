@@ -96,7 +96,7 @@ def measure(methods: list[str], options, worker) -> dict[str, Any]:
     turns, options.turns, fewer=fewer, seconds=options.seconds
   )
   found = measuring.compared(times, models.PLAIN)
-  alone = measuring.take_turns(conditions, options.turns)
+  alone = measuring.take_turns(conditions, measuring.LEAST_TURNS)
   for name, one in found.items():
     one |= made.get(name, {})
     if name in conditions:

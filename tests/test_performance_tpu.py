@@ -55,5 +55,6 @@ def test_train_steps_cost_little_more_than_plain_t5s(tables):
     ratios = steps.ratios(cells, generation, model)
     assert ratios['flops'] <= 1.02
     assert ratios['memory'] <= 1.05
-    # A copy of the kernel's input weighs more where matmuls are quicker.
-    assert ratios['cycles'] <= (1.1 if generation == 'v6e' else 1.05)
+    # The first counts a copy of the kernel's input several times; see the page.
+    assert ratios['cycles'] <= 1.1
+    assert ratios.get('cycles_at_bandwidth', 0) <= 1.05
