@@ -176,7 +176,7 @@ def test_what_the_project_asks_for_is_pinned(metadata):
   required = [
     line
     for line in metadata.get_all('Requires-Dist')
-    if not re.search(r"extra == ['\"](tpu|gpu|torch)['\"]", line)
+    if not re.search(r"extra == ['\"](tpu|gpu|torch|peers)['\"]", line)
   ]
   names = {re.match(r'[\w.-]+', line)[0].lower() for line in required}
   assert {name.replace('_', '-') for name in names} <= pinned
