@@ -23,6 +23,7 @@ from hypergrid_jax import (
   trainable,
   types,
 )
+from hypergrid_jax.comparing import step_times
 from hypergrid_jax.model import Model
 from hypergrid_jax.ops import gated_matmul
 from hypergrid_jax.state import TrainState
@@ -268,31 +269,8 @@ def conditioning_gradient(
   model: Model, batch: types.Batch
 ) -> Callable[[types.Params], types.Params]:
   """Compiles what the `condition` of both stacks does, forward and backward."""
-
-  def size(params):
-    """A number that depends on all that is made."""
-    module = model.bind(params)
-    segments = types.Segments(
-      batch.encoder_segment_ids,
-      batch.encoder_segment_starts,
-      batch.encoder_positions,
-    )
-    tasks = module.task_vectors()
-    encoded = module.token_embedder(batch.encoder_input_tokens)
-    made = (
-      module.encoder.condition(
-        extension.ConditionInputs(batch.task_ids, segments, tasks)
-      ),
-      module.decoder.condition(
-        extension.ConditionInputs(
-          batch.task_ids, segments, tasks, encoded, segments
-        )
-      ),
-    )
-    leaves = [x for x in jax.tree.leaves(made) if x.dtype != jnp.int32]
-    return sum((jnp.sum(jnp.square(x)) for x in leaves), jnp.float32(0))
-
-  return jax.jit(jax.grad(size))
+  size = step_times.condition_size
+  return jax.jit(jax.grad(lambda params: size(model, params, batch)))
 
 
 def _file_of(method: str) -> str:

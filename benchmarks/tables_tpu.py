@@ -77,9 +77,9 @@ def unit_table(cells: dict[str, Any]) -> str:
 def step_table(cells: dict[str, Any]) -> str:
   """HyperGrid's train step over plain T5's."""
   lines = [
-    '| model | TPU | rows | FLOPs | HBM | cycles'
+    '| model | TPU | rows | FLOPs | HBM | cycles | cycles, moves at bandwidth'
     ' | cycles of HyperGrid, millions | of them kernels |',
-    f'|---|---|{"---:|" * 6}',
+    f'|---|---|{"---:|" * 7}',
   ]
   for model, rows in train_step_tpu.ROWS.items():
     for name in gated_matmul_tpu.GENERATIONS:
@@ -91,9 +91,14 @@ def step_table(cells: dict[str, Any]) -> str:
       lines.append(
         f'| {model} | {name} | {rows} | {found["flops"]:.3f}'
         f' | {found["memory"]:.3f} | {found["cycles"]:.3f}'
+        f' | {_three_digits(found.get("cycles_at_bandwidth"))}'
         f' | {gated["cycles"] / 1e6:.1f} | {kernels / 1e6:.1f} |'
       )
   return '\n'.join(lines)
+
+
+def _three_digits(value: float | None) -> str:
+  return '' if value is None else f'{value:.3f}'
 
 
 def filled(page: str) -> str:

@@ -1,10 +1,10 @@
 """Uncertainty sampling: a step trains on what the model is least certain of.
 
-MT-Uncertainty of CA-MTL (Pilault et al. 2021, arXiv:2009.09139, section 2.5)
-for a text-to-text model. Every task offers candidates; one forward pass in
-evaluation mode gives the entropy over the task's label strings, and the rows
-with the highest scores become the batch. The choice is part of the compiled
-step and a function of the parameters and the candidates alone.
+Multi-task uncertainty sampling, MT-Uncertainty, of CA-MTL (Pilault et al. 2021,
+arXiv:2009.09139) for a text-to-text model. Every task offers candidates; one
+forward pass in evaluation mode gives the entropy over the task's label strings,
+and the rows with the highest scores become the batch. The choice is part of the
+compiled step and a function of the parameters and the candidates alone.
 """
 
 from collections.abc import Callable, Mapping
@@ -49,12 +49,14 @@ class UncertaintySampling:
       which prefers tasks that are uncertain as a whole.
     numbers: what tasks with numbers as labels are scored by, such as STS-B:
       'labels' is the entropy over all of them, 26 for STS-B; 'copy' takes the
-      scores of another task's candidates, as the authors' code does, and 'mean'
-      is as for `free_text`.
+      scores of another task's candidates, as the authors' code does; 'spread'
+      and 'mean' are as for `free_text`.
     copied_task: the task whose scores 'copy' takes; MRPC in the authors' code.
-    free_text: what tasks without a list of labels are scored by: 'mean' gives
-      all their candidates the mean score of the tasks with labels, 'zero' takes
-      them for certain, so that they come last.
+    free_text: what tasks without a list of labels are scored by, of which the
+      paper has none: 'spread' spreads their candidates evenly over the scores
+      of the tasks with labels, so that they have their share of every batch;
+      'mean' gives all of them the mean of these scores, so that they are in no
+      batch of few among many candidates; 'zero' takes them for certain.
 
   Raises:
     UserError: a field has a value that cannot be used.
@@ -62,9 +64,9 @@ class UncertaintySampling:
 
   candidates_per_task: int | None = None
   score: Literal['paper', 'code'] = 'paper'
-  numbers: Literal['labels', 'copy', 'mean'] = 'labels'
+  numbers: Literal['labels', 'copy', 'spread', 'mean'] = 'labels'
   copied_task: str = 'glue_mrpc'
-  free_text: Literal['mean', 'zero'] = 'mean'
+  free_text: Literal['spread', 'mean', 'zero'] = 'spread'
 
   def __post_init__(self):
     count = self.candidates_per_task
@@ -75,8 +77,8 @@ class UncertaintySampling:
       )
     for name, choices in (
       ('score', ('paper', 'code')),
-      ('numbers', ('labels', 'copy', 'mean')),
-      ('free_text', ('mean', 'zero')),
+      ('numbers', ('labels', 'copy', 'spread', 'mean')),
+      ('free_text', ('spread', 'mean', 'zero')),
     ):
       value = getattr(self, name)
       if value not in choices:
@@ -263,7 +265,9 @@ def row_scores(
     shares = entropies / (most + _CODE_EPSILON)[None]
     means = shares.mean(axis=0)
     scores = shares * (means / jnp.maximum(means.max(), _LEAST_MEAN))[None]
+  middles = (np.arange(len(scores)) + 0.5) / len(scores)
   columns = {
+    'spread': jnp.quantile(scores, middles.astype(scores.dtype)),
     'mean': jnp.broadcast_to(scores.mean(), len(scores)),
     'zero': jnp.zeros(len(scores), scores.dtype),
   }

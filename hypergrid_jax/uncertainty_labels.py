@@ -14,9 +14,10 @@ import numpy as np
 from hypergrid_jax.errors import UserError, closest
 
 # 'labels': the entropy over the task's label strings. 'copy': the scores of
-# another task's candidates. 'mean': the mean score of the tasks with labels.
+# another task's candidates. 'spread': scores as those of the tasks with labels
+# are spread. 'mean': their mean score.
 # 'zero': always certain.
-Rule = Literal['labels', 'copy', 'mean', 'zero']
+Rule = Literal['labels', 'copy', 'spread', 'mean', 'zero']
 
 
 class Definition(Protocol):
@@ -70,7 +71,7 @@ def task_labels(
   targets_length: int,
   numbers: Rule = 'labels',
   copied_task: str = 'glue_mrpc',
-  free_text: Rule = 'mean',
+  free_text: Rule = 'spread',
 ) -> TaskLabels:
   """Finds the labels of the tasks of a run.
 

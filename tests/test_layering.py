@@ -298,6 +298,7 @@ MAY_IMPORT = {
     'tasks.definitions',
   ),
   'comparing.training': (
+    'checkpoint*',
     'comparing.plan',
     'configuration',
     'experiment',

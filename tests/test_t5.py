@@ -168,6 +168,31 @@ def test_remat_policies_recompute_nothing_some_and_all():
   assert none < minimal < full
 
 
+@pytest.mark.parametrize('activations', [('relu',), ('gelu', 'linear')])
+def test_no_remat_policy_makes_gates_or_gated_products_again(activations):
+  """A block of 5 rows of the gated kernel has a shape like nothing else."""
+
+  def found(policy):
+    model = make(remat_policy=policy, mlp_activations=activations, d_kv=7)
+
+    def loss(params, batch, key):
+      return jnp.sum(model.bind(params)(batch, dropout_key=key))
+
+    key = jax.random.key(0)
+    gradient = traced(jax.grad(loss), model.abstract_params, inputs(), key)
+    names = [
+      equation.primitive.name
+      for equation in gradient
+      if equation.primitive.name == 'logistic'
+      or any(v.aval.shape == (5, 12) for v in equation.invars)
+    ]
+    return names.count('logistic'), names.count('dot_general')
+
+  gates, products = found('none')
+  assert products > 0 < gates
+  assert found('minimal') == found('full') == (gates, products)
+
+
 def test_dropout_is_the_same_scanned_and_unrolled_and_differs_by_key():
   params = batches.random_params(make().abstract_params, dtype=np.float32)
   key = functools.partial(jax.random.key, impl='unsafe_rbg')

@@ -97,6 +97,19 @@ def test_scores_by_hand():
 
 
 @pytest.mark.usefixtures('x64')
+def test_scores_that_are_spread():
+  entropies = np.array([[0.1, 0.9, 0.5], [0.5, 0.6, 0.2], [0.3, 0.9, 0.8]])
+  spread = dataclasses.replace(
+    LABELS, rules=('labels', 'spread', 'labels', 'labels')
+  )
+  # In order 0.155334 0.180337 0.388334 0.541011 0.621335 0.682680 0.901684
+  # 1.024020 1.024020. The middles of three thirds are 4/3, 4 and 20/3 places
+  # from the first.
+  found = scores(entropies, spread)[:, 1]
+  np.testing.assert_allclose(found, [0.249669, 0.621335, 0.983241], rtol=5e-6)
+
+
+@pytest.mark.usefixtures('x64')
 def test_scores_that_are_copied_and_scores_of_nothing():
   entropies = np.array([[0.1, 0.9], [0.5, 0.6], [0.3, 0.9]])
   found = scores(entropies, COPYING)
@@ -286,7 +299,10 @@ def test_a_mesh_of_4_by_2_chooses_the_same(case):
     ({'candidates_per_task': 0}, 'candidates_per_task: got 0, expected at le'),
     ({'score': 'papr'}, "score: got 'papr', .*Did you mean 'paper'"),
     ({'numbers': 'zero'}, "numbers: got 'zero', expected one of 'labels'"),
-    ({'free_text': 'copy'}, "free_text: got 'copy', expected one of 'mean'"),
+    (
+      {'free_text': 'copy'},
+      "free_text: got 'copy', expected one of 'spread', 'mean'",
+    ),
   ],
 )
 def test_values_that_cannot_be_used(fields, message):

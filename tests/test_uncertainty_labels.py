@@ -40,8 +40,8 @@ def found(tasks=TASKS, targets_length=9, **rules):
 
 
 def test_labels_are_tokens_with_their_end():
-  labels = found(numbers='mean')
-  assert labels.rules == ('labels', 'mean', 'mean', 'labels')
+  labels = found(numbers='mean', free_text='spread')
+  assert labels.rules == ('labels', 'spread', 'mean', 'labels')
   assert labels.scored.tolist() == [0, 3]
   assert labels.counts.tolist() == [2, 4]
   assert labels.owners.tolist() == [0, 0, 1, 1, 1, 1]
@@ -61,7 +61,7 @@ def test_rules_of_numbers_and_of_free_text():
   assert labels.rules == ('labels', 'zero', 'labels', 'labels')
   assert labels.counts.tolist() == [2, 3, 4]
   labels = found(numbers='copy', copied_task='word')
-  assert labels.rules == ('labels', 'mean', 'copy', 'labels')
+  assert labels.rules == ('labels', 'spread', 'copy', 'labels')
   assert labels.scored[labels.copied] == 3
 
 
@@ -101,7 +101,7 @@ def test_the_tasks_of_the_benchmarks():
   }
   vocabulary = vocabularies.load_vocabulary('sample')
   labels = uncertainty_labels.task_labels(tasks, vocabulary, targets_length=8)
-  assert labels.rules == ('labels', 'labels', 'mean', 'labels')
+  assert labels.rules == ('labels', 'labels', 'spread', 'labels')
   assert labels.counts.tolist() == [2, 26, 3]
   texts = [vocabulary.decode(row) for row in labels.tokens.tolist()]
   assert texts[2:28] == list(benchmarks.STSB_SCORES)

@@ -68,12 +68,13 @@ def _compare(plan, pairs, console) -> report.Comparison | None:
     return None
   times = {}
   if pairs:
+    trained = {planned.method for planned in outcome.results}
     setups = {
       name: functools.partial(
         run_setup.set_up, run, plan.directory, console=console, train=True
       )
       for name, run in plan.methods.items()
-      if name not in (PLAIN, SINGLE_TASK)
+      if name in trained - {PLAIN, SINGLE_TASK}
     }
     times = step_times.measure_all(
       plain, setups, plan.directory, pairs=pairs, console=console

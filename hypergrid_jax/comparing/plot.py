@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import itertools
 import os
 import pathlib
 
@@ -43,25 +44,25 @@ def draw(comparison: report.Comparison, path: pathlib.Path) -> bool:
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(7, 4.2), layout='constrained')
+  figure = Figure(figsize=(8, 4.2), layout='constrained')
   FigureCanvasAgg(figure)
   axes = figure.add_subplot()
-  for name, column in columns.items():
-    statistic, x = column.scores[line], column.parameters.trained_per_task
+  for (name, column), marker in zip(
+    columns.items(), itertools.cycle('osD^vP*Xp<>'), strict=False
+  ):
     axes.errorbar(
-      x, statistic.mean, yerr=statistic.deviation, fmt='o', capsize=3
-    )
-    axes.annotate(
-      name,
-      (x, statistic.mean),
-      textcoords='offset points',
-      xytext=(6, 4),
-      fontsize=8,
+      column.parameters.trained_per_task,
+      column.scores[line].mean,
+      yerr=column.scores[line].deviation,
+      fmt=marker,
+      capsize=3,
+      label=name,
     )
   axes.set_xscale('log')
   axes.margins(x=0.2, y=0.1)
   axes.set_xlabel('trained parameters per task')
   axes.set_ylabel(f'{tables.average_label(line.task)} ({line.metric}), %')
+  figure.legend(loc='outside right center', fontsize='small', frameon=False)
   axes.grid(alpha=0.3, which='both', linewidth=0.5)
   image = io.BytesIO()
   figure.savefig(image, format='png', dpi=110)

@@ -5,6 +5,7 @@ them alike; only two states are held at a time.
 """
 
 from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -246,7 +247,7 @@ class Store:
   def __init__(self, directory: pathlib.Path):
     self._path = directory / 'step_times.json'
     self._found: dict[str, Any] = {}
-    if self._path.exists():
+    with contextlib.suppress(OSError, ValueError):  # then it is made again
       self._found = json.loads(self._path.read_text(encoding='utf-8'))
 
   def read(self, method: str, where: dict[str, Any]) -> StepTime | None:

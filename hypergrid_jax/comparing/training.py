@@ -17,6 +17,7 @@ from hypergrid_jax import (
   summary,
 )
 from hypergrid_jax import results as results_lib
+from hypergrid_jax.checkpoint_reader import CheckpointReader
 from hypergrid_jax.comparing.plan import PlannedRun
 
 
@@ -65,8 +66,10 @@ def check(
 
   Raises:
     UserError: a configuration does not fit the data or the devices; a directory
-      holds another run, or one that was evaluated in another way.
+      holds another run, or one that was evaluated in another way; the
+      checkpoint to start from is missing.
   """
+  _check_starts(runs)
   setups: dict[tuple[str, str], run_setup.Setup] = {}
   counts = {}
   for planned in runs:
@@ -114,6 +117,21 @@ def _check_evaluation(planned: PlannedRun) -> None:
       + '\n'.join(differences)
       + '\nChoose another --model_dir, or the same settings.'
     )
+
+
+def _check_starts(runs: Sequence[PlannedRun]) -> None:
+  """Refuses to begin without the checkpoint that runs start from."""
+  unfinished = [run for run in runs if not results_path(run).exists()]
+  for start in {one.run.train.initial_checkpoint for one in unfinished}:
+    if start is None:
+      continue
+    try:
+      CheckpointReader(start).saved_params()
+    except errors.UserError as error:
+      raise errors.UserError(
+        f'train.initial_checkpoint = {start!r}: {error} Train that run before,'
+        ' or name another one.'
+      ) from error
 
 
 def results_path(planned: PlannedRun) -> pathlib.Path:

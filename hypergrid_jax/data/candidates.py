@@ -79,11 +79,12 @@ class CandidateLoader:
       many candidates on average.
     """
     count = len(self.tasks)
+    drawn = np.full(count, num_steps * self.per_task)
     said = self._loader.described(
-      num_steps,
-      shares=dict.fromkeys(self.tasks, 1 / count),
-      drawn=np.full(count, num_steps * self.per_task),
-      rows=self._rows,
+      dict.fromkeys(self.tasks, 1 / count),
+      self._loader.example_shares(drawn),
+      num_steps=num_steps,
+      batch_size=self._rows,
     )
     tokens = said['tokens_per_batch']
     return {

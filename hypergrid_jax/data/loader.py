@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hypergrid_jax.data import use
+from hypergrid_jax.data import description, use
 from hypergrid_jax.data.assembly import empty_batch, fill_rows
 from hypergrid_jax.data.bucketing import BucketSampler
 from hypergrid_jax.data.mapped_memory import MappedMemory
@@ -244,23 +244,11 @@ class Loader:
     Args:
       num_steps: number of batches, at least 1.
     """
-    return self._shares_of(self._sampler.drawn(num_steps))
+    return self.example_shares(self._sampler.drawn(num_steps))
 
-  def _shares_of(self, drawn_rows: np.ndarray) -> dict[str, float]:
-    """Each task's share of the examples in its first `drawn_rows` rows."""
-    counts = {}
-    for task, drawn in enumerate(drawn_rows.tolist()):
-      packed = self._rows[task]
-      if packed.num_rows == len(packed.examples):
-        counts[self.tasks[task]] = drawn
-        continue
-      epochs, rest = divmod(drawn, packed.num_rows)
-      rows = self._in_order.task_rows(task, drawn - rest + np.arange(rest))
-      segments = packed.offsets[rows + 1] - packed.offsets[rows]
-      whole = epochs * len(packed.examples)
-      counts[self.tasks[task]] = whole + int(segments.sum())
-    total = sum(counts.values())
-    return {name: count / total for name, count in counts.items()}
+  def example_shares(self, drawn: np.ndarray) -> dict[str, float]:
+    """Returns each task's share of the examples in its first `drawn` rows."""
+    return description.example_shares(self.packed, self._in_order, drawn)
 
   def summary(self, num_steps: int) -> dict[str, Any]:
     """Returns what a run of `num_steps` steps reads, as JSON-able values.
@@ -278,64 +266,35 @@ class Loader:
       `encoder_padding_fraction` and `decoder_padding_fraction`, in [0, 1], the
       former with length buckets that of the first 1,024 batches.
     """
-    return self.described(
-      num_steps,
-      shares=self.shares,
-      drawn=self._sampler.drawn(num_steps),
-      rows=self.batch_size,
+    said = self.described(
+      self.shares,
+      self.measured_rates(num_steps),
+      num_steps=num_steps,
+      batch_size=self.batch_size,
     )
+    if self._bucketed is not None:
+      padding = self._bucketed.padding_fraction()
+      said['encoder_padding_fraction'] = float(padding)
+    return said
 
   def described(
     self,
-    num_steps: int,
-    *,
     shares: Mapping[str, float],
-    drawn: np.ndarray,
-    rows: int,
+    measured: Mapping[str, float],
+    *,
+    num_steps: int,
+    batch_size: int,
   ) -> dict[str, Any]:
-    """Returns `summary` for another choice of rows.
-
-    Args:
-      num_steps: number of batches.
-      shares: of rows per task, summing to 1.
-      drawn: [T] int, rows of every task in all batches.
-      rows: of a batch.
-    """
-    tasks, tokens = [], np.zeros(2)
-    measured = self._shares_of(drawn)
-    all_examples = sum(
-      shares[name] * packed.segments_per_row
-      for name, packed in self.packed.items()
+    """Returns `summary` for another choice of rows; see `description`."""
+    return description.described(
+      dict(zip(self.tasks, self._stores, strict=True)),
+      self.packed,
+      shares,
+      measured,
+      num_steps=num_steps,
+      batch_size=batch_size,
+      row_lengths=self.row_lengths,
     )
-    for name, store, packed in zip(
-      self.tasks, self._stores, self._rows, strict=True
-    ):
-      per_row = shares[name] * packed.segments_per_row
-      per_step = rows * per_row
-      tasks.append(
-        {
-          'task': name,
-          'examples': store.num_examples,
-          'rate': per_row / all_examples,
-          'measured_rate': measured[name],
-          'rows': packed.num_rows,
-          'segments_per_row': packed.segments_per_row,
-          'examples_per_step': per_step,
-          'epochs': per_step * num_steps / store.num_examples,
-        }
-      )
-      lengths = len(store.input_tokens), len(store.target_tokens)
-      tokens += np.array(lengths) * shares[name] / packed.num_rows
-    padding = 1 - tokens / self.row_lengths
-    if self._bucketed is not None:
-      padding[0] = self._bucketed.padding_fraction()
-    return {
-      'tasks': tasks,
-      'rows_per_batch': rows,
-      'tokens_per_batch': float(tokens.sum() * rows),
-      'encoder_padding_fraction': float(padding[0]),
-      'decoder_padding_fraction': float(padding[1]),
-    }
 
 
 def _checked_ids(tasks, task_ids, num_tasks) -> list[int]:

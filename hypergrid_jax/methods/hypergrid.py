@@ -60,7 +60,7 @@ class HyperGridConfig:
     grid_cols: blocks of a kernel's outputs; must divide them. The paper's
       sizes are not known to us; 8 x 8 is our default.
     col_width: outputs of a block, in place of `grid_cols`; None leaves that.
-      128 is fast on TPU v4, v5e and v5p, 256 on v6e, for any size of model.
+      128 is fast on TPU v5e and v5p, 256 on v6e and v4, for any size of model.
     gate_wo: gate the second kernel of the feed-forward, as the paper does.
     gate_wi: gate the first kernel(s) too.
     encoder: gate the encoder's layers.

@@ -35,8 +35,6 @@ from hypergrid_jax import rectifying
 from hypergrid_jax.ops import tpu_plans
 from hypergrid_jax.ops.tpu_blocks import Grid
 
-BFLOAT16_SUBLANES = 16  # of a register
-
 
 def forward(
   plan: tpu_plans.Plan,
@@ -296,8 +294,8 @@ def _spread(bands):
 
 def _bands(x, bands, bfloat16):
   """[T, A] -> [D, A / D, T], to be gated as it is or else in float32."""
-  # A band that does not fill registers is slow to spread a gate over.
-  if not bfloat16 or x.shape[1] // bands.shape[0] % BFLOAT16_SUBLANES:
+  width = x.shape[1] // bands.shape[0]
+  if not bfloat16 or width % tpu_plans.BFLOAT16_SUBLANES:
     return x[...].astype(jnp.float32).T.reshape(_spread(bands))
   return x[...].T.reshape(_spread(bands))
 

@@ -25,22 +25,28 @@ LANES = 128
 FORWARD_TILES = {128: (256, 128), 256: (512, 256, 128)}
 BACKWARD_TILES = (256, 128)
 MOST_PARTS = 64
-FIRST_BFLOAT16 = 6  # generation with vector units for it
+# From this generation on vector units multiply bfloat16 as it is, two numbers
+# at a time. A band whose features do not fill registers is slow to gate so.
+FIRST_BFLOAT16 = 6
+BFLOAT16_SUBLANES = 16
 # Of a core's fast memory, what the kernel's own blocks may take; the compiler
 # needs more for what it spills, up to as much again.
 USABLE_VMEM = 0.8
 SPILLS = 2
 
 # Multiply-adds of a matrix unit per cycle, by its side, and single numbers
-# that the vector units take.
+# that the vector units take, by generation.
 MULTIPLY_ADDS = {128: 128**2, 256: 2 * 256**2}
-VECTOR_RATE = 4 * 8 * LANES
+VECTOR_RATES = {4: 2 * 8 * LANES}
+VECTOR_RATE = 4 * 8 * LANES  # of the others
 # Vector operations per feature and token on the side that is not cut: these,
 # and these more for every strip. Counted in the schedules, like what those
-# leave idle beside the matmuls and beside vector work that overlaps with them.
+# leave idle beside the matmuls and beside vector work that overlaps with them,
+# by generation.
 OPERATIONS = {'forward': (8, 1.5), 'backward': (12, 4.5)}
-IDLE = {128: (0.0, 0.0), 256: (0.05, 0.25)}
-FAST = 1.2  # times the cost of the same kernel with a single gate
+BFLOAT16_OPERATIONS = {'forward': (4, 0.75), 'backward': (6, 3.5)}
+IDLE = {4: (0.0, 0.4), 5: (0.0, 0.0), 6: (0.05, 0.15)}
+FAST = 1.15  # times the cost of the same kernel with a single gate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,15 +58,14 @@ class Chip:
     unit: side of a matrix unit.
     units: matrix units of a core.
     vmem: bytes of a core's fast memory.
-    bfloat16: whether its vector units multiply bfloat16 as it is, two numbers
-      at a time; others widen it.
+    generation: 4 for v4, 5 for v5e and v5p, 6 for v6e.
   """
 
   cores: int
   unit: int
   units: int
   vmem: int
-  bfloat16: bool = False
+  generation: int = 5
 
 
 def current_chip() -> Chip:
@@ -75,7 +80,7 @@ def current_chip() -> Chip:
     unit=info.mxu_column_size,
     units=info.num_mxus,
     vmem=info.vmem_capacity_bytes,
-    bfloat16=info.generation >= FIRST_BFLOAT16,
+    generation=info.generation,
   )
 
 
@@ -174,7 +179,7 @@ def make_plan(
     padded,
     forward,
     backward,
-    bfloat16=chip.bfloat16,
+    bfloat16=chip.generation >= FIRST_BFLOAT16,
     interpret=interpret,
   )
 
@@ -200,12 +205,24 @@ def cost(chip: Chip, sizes: Sizes, direction: Direction, cut: Cut) -> float:
   }[cut, direction]
   # Cycles per token.
   plain = sizes.k * sizes.n / (chip.units * MULTIPLY_ADDS[chip.unit])
-  once, per_strip = OPERATIONS[direction]
-  vector = narrow * (once + per_strip * count) / VECTOR_RATE / plain
-  idle, overlapping = IDLE[chip.unit]
+  once, per_strip = _operations(chip, sizes, direction, cut)
+  rate = VECTOR_RATES.get(chip.generation, VECTOR_RATE)
+  vector = narrow * (once + per_strip * count) / rate / plain
+  idle, overlapping = IDLE.get(chip.generation, IDLE[max(IDLE)])
   return (
     max(matmuls, vector) + idle * matmuls + overlapping * min(matmuls, vector)
   )
+
+
+def _operations(chip, sizes, direction, cut):
+  # Strips of rows gate the sums of a forward pass, which are float32.
+  scales = (cut, direction) != ('rows', 'forward')
+  bands = sizes.rows if cut == 'columns' else sizes.columns
+  _, _, narrow = sizes.strips(cut)
+  filled = narrow // bands % BFLOAT16_SUBLANES == 0
+  bfloat16 = chip.generation >= FIRST_BFLOAT16 and sizes.itemsize == 2
+  table = BFLOAT16_OPERATIONS if scales and filled and bfloat16 else OPERATIONS
+  return table[direction]
 
 
 def total_cost(chip: Chip, sizes: Sizes) -> float:

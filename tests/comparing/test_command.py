@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import statistics
+import types
 
+import jax
 import pytest
 
 from hypergrid_jax import (
@@ -14,7 +16,7 @@ from hypergrid_jax import (
   step_program,
   train,
 )
-from hypergrid_jax.comparing import command, plot
+from hypergrid_jax.comparing import command, plot, step_times
 from tests.comparing import scored
 
 METHODS = ('plain', 'single_task', 'hypergrid')
@@ -122,6 +124,34 @@ def test_runs_become_a_table_once(tmp_path, token_dir, trained, capsys):
   assert trained == ['c/plain/seed7']
 
 
+@pytest.mark.slow
+def test_steps_are_timed_once(tmp_path, token_dir, trained, monkeypatch):
+  methods = ['plain', 'ca_mtl_uncertainty']
+  more = ['--step_pairs=1', 'UncertaintySampling.candidates_per_task=8']
+  assert compare(tmp_path, token_dir, *more, methods=methods) == 0
+  found = json.loads((tmp_path / 'compare.json').read_text())['methods']
+  time = found['ca_mtl_uncertainty']['step_time']
+  assert time['pairs'] == 1
+  assert time['condition_milliseconds'] > 0
+  assert time['selection_milliseconds'] > 0
+  assert time['relative'] == pytest.approx(
+    time['milliseconds'] / time['plain_milliseconds']
+  )
+  assert found['plain']['step_time'] is None
+  text = (tmp_path / 'compare.md').read_text()
+  assert 'choosing rows alone' in text
+  monkeypatch.setattr(
+    step_times, 'measure', lambda *_, **__: pytest.fail('again')
+  )
+  assert compare(tmp_path, token_dir, *more, methods=methods) == 0
+  assert (tmp_path / 'compare.md').read_text() == text
+  # Another program is measured anew.
+  with pytest.raises(pytest.fail.Exception):
+    compare(
+      tmp_path, token_dir, *more, 'T5Config.scan_layers=False', methods=methods
+    )
+
+
 def test_another_configuration_is_refused_before_training(
   tmp_path, token_dir, trained, capsys
 ):
@@ -139,6 +169,17 @@ def test_another_configuration_is_refused_before_training(
   assert not (directory / 'hypergrid').exists()
 
 
+def test_a_missing_checkpoint_to_start_from_is_told_once(
+  tmp_path, token_dir, trained, capsys
+):
+  directory, start = tmp_path / 'c', tmp_path / 'start'
+  binding = f'train.initial_checkpoint="{start}"'
+  assert compare(directory, token_dir, binding, methods=['plain']) == 2
+  message = capsys.readouterr().err
+  assert message.startswith(f"hypergrid: train.initial_checkpoint = '{start}'")
+  assert trained == []
+
+
 def test_methods_train_on_the_same_batches(tmp_path, token_dir, monkeypatch):
   seen = {1: [], 2: []}
 
@@ -148,8 +189,11 @@ def test_methods_train_on_the_same_batches(tmp_path, token_dir, monkeypatch):
 
   monkeypatch.setattr(train, 'train', record)
   monkeypatch.setattr(
+    experiment, '_start_state', lambda *_: (types.SimpleNamespace(step=0), {})
+  )
+  monkeypatch.setattr(
     step_program,
-    'compile_step',
+    'compile_traced',
     lambda setup, _: step_program.StepProgram(
       {}, row_parts.row_parts(setup.rows)
     ),
@@ -163,25 +207,55 @@ def test_methods_train_on_the_same_batches(tmp_path, token_dir, monkeypatch):
   assert (seen[1][0][0] != seen[2][0][0]).any()
 
 
+@pytest.mark.parametrize(
+  'error',
+  [
+    train.NonFiniteLossError('The loss is nan at step 3.'),
+    jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: no memory'),
+  ],
+)
 def test_a_run_that_fails_does_not_stop_the_others(
-  tmp_path, token_dir, monkeypatch, capsys
+  error, tmp_path, token_dir, monkeypatch, capsys
 ):
   def fails(run, model_dir, **options):
     if run.method is not None and run.train.seed == 1:
-      raise train.NonFiniteLossError('The loss is nan at step 3.')
+      raise error
     return scored.train(run, model_dir, **options)
 
   monkeypatch.setattr(experiment, 'train', fails)
   methods = ['hypergrid', 'plain']
   assert compare(tmp_path, token_dir, '--seeds=1,2', methods=methods) == 2
-  captured = capsys.readouterr()
-  assert '1 of the runs failed' in captured.err
-  assert 'hypergrid, seed 1: The loss is nan at step 3.' in captured.err
+  message = capsys.readouterr().err
+  assert '1 of the runs failed' in message
+  assert f'hypergrid, seed 1: {error}' in message
   found = json.loads((tmp_path / 'compare.json').read_text())['methods']
   assert found['hypergrid']['seeds'] == [2]
   assert found['plain']['seeds'] == [1, 2]
   assert found['hypergrid']['scores'][0]['deviation'] is None
-  assert 'The loss is nan' in (tmp_path / 'compare.md').read_text()
+  assert str(error) in (tmp_path / 'compare.md').read_text()
+
+
+def test_a_method_that_never_ended_well_is_not_timed(
+  tmp_path, token_dir, monkeypatch
+):
+  timed = []
+
+  def fails(run, model_dir, **options):
+    if run.method is not None and run.method.variant == 'LG':
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: no memory')
+    return scored.train(run, model_dir, **options)
+
+  def measure_all(plain, setups, *_, **__):
+    timed.extend(setups)
+    return {}
+
+  monkeypatch.setattr(experiment, 'train', fails)
+  monkeypatch.setattr(step_times, 'measure_all', measure_all)
+  methods = ['plain', 'hypergrid', 'hypergrid_lg']
+  more = '--step_pairs=1'
+  assert compare(tmp_path, token_dir, more, methods=methods) == 2
+  assert timed == ['hypergrid']
+  assert (tmp_path / 'compare.md').exists()
 
 
 def test_a_signal_ends_it_without_a_table(tmp_path, token_dir, monkeypatch):
@@ -208,12 +282,20 @@ def test_the_plot_shows_every_method(tmp_path):
 
   from tests.comparing.test_report import comparison
 
-  drawn = []
+  drawn, spans = [], []
   save = Figure.savefig
 
   def record(self, *arguments, **options):
     (axes,) = self.axes
-    drawn.extend((text.get_text(), *map(float, text.xy)) for text in axes.texts)
+    assert [text.get_text() for text in self.legends[0].get_texts()] == [
+      points.get_label() for points in axes.containers
+    ]
+    for points in axes.containers:
+      (line, _, bars) = points
+      (x,), (y,) = line.get_data()
+      drawn.append((points.get_label(), x, y))
+      if bars:
+        spans.append(bars[0].get_segments()[0][:, 1].tolist())
     save(self, *arguments, **options)
 
   with pytest.MonkeyPatch.context() as patch:
@@ -221,6 +303,8 @@ def test_the_plot_shows_every_method(tmp_path):
     assert plot.draw(comparison(), tmp_path / 'p.png')
   # Trained parameters per task, and the mean of the average.
   assert drawn == [('plain', 750.0, 65.25), ('grid', 325.0, 75.75)]
+  deviation = 1.5 / 2**0.5
+  assert spans == [pytest.approx([75.75 - deviation, 75.75 + deviation])]
   assert (tmp_path / 'p.png').read_bytes()[:4] == b'\x89PNG'
 
 

@@ -58,6 +58,11 @@ def test_a_measurement_holds_where_it_was_made(tmp_path):
     assert again.read('adapters', {**here, name: value}) is None
 
 
+def test_what_cannot_be_read_is_measured_again(tmp_path):
+  (tmp_path / 'step_times.json').write_text('{"adapters": ')
+  assert step_times.Store(tmp_path).read('adapters', {}) is None
+
+
 def test_methods_are_measured_once(tmp_path, monkeypatch):
   measured = []
 

@@ -112,10 +112,11 @@ def test_low_precision_is_near_float64(shape, dtype):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
 @pytest.mark.parametrize('functions', [CUTS, KERNELS], ids=['xla', 'pallas'])
-def test_the_finest_grid_equals_the_dense_gate(functions):
+def test_the_finest_grid_equals_the_dense_gate(functions, dtype):
   arguments = dense.case(FINEST, dtype=np.float32)
-  assert_equal_to_dense(arguments, FORMS['plain'], functions, np.float32)
+  assert_equal_to_dense(arguments, FORMS['plain'], functions, dtype)
 
 
 @pytest.mark.parametrize(
@@ -201,16 +202,17 @@ def test_any_shape_equals_the_dense_gate(sizes, grid, form):
 @given(
   rows=st.tuples(st.integers(1, 3), st.integers(1, 200), st.integers(1, 40)),
   blocks=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-  grid=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+  grid=st.tuples(*[st.sampled_from([1, 2, 3, 4, 6, 8, 12])] * 2),
   form=st.sampled_from(sorted(FORMS)),
   cut=st.sampled_from(sorted(KERNELS)),
+  dtype=st.sampled_from([np.float32, jnp.bfloat16]),
 )
 @settings(max_examples=6, deadline=None, derandomize=True, database=None)
-def test_the_tpu_kernels_take_any_shape(rows, blocks, grid, form, cut):
+def test_the_tpu_kernels_take_any_shape(rows, blocks, grid, form, cut, dtype):
   shape = (*rows, grid[0] * blocks[0], grid[1] * blocks[1], *grid)
   arguments = dense.case(shape, dtype=np.float32)
   kernel = {cut: KERNELS[cut]}
-  assert_equal_to_dense(arguments, FORMS[form], kernel, np.float32)
+  assert_equal_to_dense(arguments, FORMS[form], kernel, dtype)
 
 
 def test_jax_differentiates_the_reference_to_the_same_gradients(x64):

@@ -10,8 +10,8 @@ from hypergrid_jax.ops.tpu_plans import Chip, Pass, Sizes
 
 MIB = 2**20
 V5E = Chip(cores=1, unit=128, units=4, vmem=128 * MIB)
-V4 = Chip(cores=2, unit=128, units=4, vmem=16 * MIB)
-V6E = Chip(cores=1, unit=256, units=2, vmem=128 * MIB)
+V4 = Chip(cores=2, unit=128, units=4, vmem=16 * MIB, generation=4)
+V6E = Chip(cores=1, unit=256, units=2, vmem=128 * MIB, generation=6)
 TOKENS = 65536
 # The feed-forward's second kernel of T5 base, in bfloat16.
 WO = Sizes(TOKENS, 3072, 768, rows=8, columns=6, itemsize=2)
@@ -40,11 +40,11 @@ def test_large_units_take_more_tokens_forward():
 
 
 def test_a_small_memory_takes_less_at_a_time():
-  for visit in (lambda p: p.forward, lambda p: p.backward):
-    plan = tpu_plans.make_plan(V4, WO)
-    assert visit(plan).vmem_limit <= V4.vmem
-    assert visit(plan).parts * 256 > visit(plan).tile
-  assert tpu_plans.make_plan(V4, WO).backward.parts > 1
+  plan = tpu_plans.make_plan(V4, WO)
+  assert cuts_and_tiles(plan) == [('rows', 256, 1), ('columns', 128, 2)]
+  assert max(p.vmem_limit for p in (plan.forward, plan.backward)) <= V4.vmem
+  small = dataclasses.replace(V4, vmem=V4.vmem // 2)
+  assert tpu_plans.make_plan(small, WO).forward.tile == 128
   tiny = dataclasses.replace(V4, vmem=MIB)
   assert tpu_plans.make_plan(tiny, WO) is None
 
@@ -91,6 +91,27 @@ def test_cost_by_hand():
   )
 
 
+def test_gating_bfloat16_as_it_is_costs_less_where_bands_fill_registers():
+  fine = sized(columns=24)  # its vector work counts
+
+  def costs(**changes):
+    changed = sized(fine, **changes)
+    return [
+      tpu_plans.cost(V6E, changed, direction, cut)
+      for direction in ('forward', 'backward')
+      for cut in ('columns', 'rows')
+    ]
+
+  columns, rows, columns_back, rows_back = costs()
+  wide = costs(itemsize=4)
+  assert columns < wide[0]
+  assert columns_back < wide[2]
+  assert rows_back < wide[3]
+  assert rows == wide[1]  # float32 sums are gated
+  # Bands of 3072 / 384 = 8 rows.
+  assert costs(rows=384)[0] == wide[0]
+
+
 @pytest.mark.parametrize(
   ('chip', 'grid', 'other'),
   [
@@ -98,6 +119,8 @@ def test_cost_by_hand():
     (V5E, (32, 6), None),
     (V5E, (16, 16), (16, 8)),
     (V6E, (8, 3), None),
+    (V4, (8, 3), None),
+    (V4, (8, 12), (8, 6)),
     (V6E, (8, 6), (8, 3)),
     (V6E, (32, 32), (32, 3)),
   ],
@@ -110,7 +133,7 @@ def test_a_slow_grid_has_a_faster_neighbour(chip, grid, other):
 def test_a_slow_grid_is_named_once_with_the_faster_one():
   tpu_plans.warn_if_slow.cache_clear()
   slow = sized(columns=12)
-  with pytest.warns(match=r'8 x 12 blocks on .*3072 x 768.*8 x 3 about 1\.4'):
+  with pytest.warns(match=r'8 x 12 blocks on .*3072 x 768.*8 x 3 about 1\.1'):
     tpu_plans.warn_if_slow(V6E, slow)
   with warnings.catch_warnings():
     warnings.simplefilter('error')
