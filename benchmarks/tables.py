@@ -44,10 +44,10 @@ def ratios(ratio: dict[str, Any]) -> list[str]:
   """Columns of RATIO_HEAD."""
   turns = ratio['by_turn']
   return [
-    f'**{ratio["of_medians"]:.2f}**',
+    f'{ratio["of_medians"]:.2f}',
     f'{turns["median"]:.2f}'
     f' ({turns["quartile_1"]:.2f}–{turns["quartile_3"]:.2f})',
-    f'{ratio["of_processor_medians"]:.2f}',
+    f'**{ratio["of_processor_medians"]:.2f}**',
   ]
 
 

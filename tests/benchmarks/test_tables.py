@@ -71,7 +71,7 @@ def test_decoding_shows_the_ratio_of_every_shape(tables):
   lines = tables.decode({'shapes': [shape], **ABOUT}).splitlines()
   assert lines[2] == (
     '| 64 × 32, 8 written | `hypergrid` | 1,234 (1,000–1,500) |'
-    ' 1,234 (1,000–1,500) | **1.12** | 1.50 (1.40–1.60) | 1.06 |'
+    ' 1,234 (1,000–1,500) | 1.12 | 1.50 (1.40–1.60) | **1.06** |'
   )
   assert lines[-1].startswith('Some CPU, 3 cores, jax 0.10.2; 7 turns; load')
   assert lines[-1].endswith('1.2 at the start, 2.5 at the end.')
