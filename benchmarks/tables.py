@@ -188,9 +188,15 @@ def start_up(report: Report) -> str:
   )
 
 
+def train_step_methods(report: Report) -> str:
+  """Every method, as `train_step`, and the plot."""
+  plot = f'![Train step of each method over plain T5]({METHODS_PLOT.name})'
+  return f'{train_step(report)}\n\n{plot}'
+
+
 SECTIONS: dict[str, Callable[[Report], str]] = {
   'train_step': train_step,
-  'train_step_methods': train_step,
+  'train_step_methods': train_step_methods,
   'decode': decode,
   'gated_matmul': gated_matmul,
   'peers': peers,
