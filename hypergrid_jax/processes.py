@@ -35,6 +35,7 @@ _NOTHING = ''
 
 _numbers = itertools.count()
 _listeners: list[tuple[str, threading.Thread]] = []
+_last_word = threading.Lock()
 
 
 def count() -> int:
@@ -91,8 +92,7 @@ def connected(
       sys.excepthook(*sys.exc_info())
     host = present[cluster.process_id]
     tell(_FAILED, json.dumps([cluster.process_id, host, message, code]))
-    sys.stderr.write(f'hypergrid: {message}\n')
-    leave(code)
+    end(message, code)
   _end_listening()
   jax.distributed.shutdown()
 
@@ -100,9 +100,22 @@ def connected(
 def _follow_failure(text: str) -> None:
   number, host, message, code = json.loads(text)
   if number != index():
-    sys.stderr.write(
-      f'hypergrid: process {number} on {host} failed: {message}\n'
-    )
+    end(f'process {number} on {host} failed: {message}', code)
+
+
+def end(message: str, code: int) -> NoReturn:
+  """Ends this process with one message.
+
+  Processes that make the same mistake hear of each other's while they tell
+  their own: the first message that a thread of this process brings is its only
+  one.
+
+  Args:
+    message: why it ends.
+    code: the exit code.
+  """
+  with _last_word:
+    sys.stderr.write(f'hypergrid: {message}\n')
     leave(code)
 
 

@@ -127,7 +127,7 @@ def test_predictions_have_ids_and_targets(finished):
 def test_the_second_start_imports_no_tensorflow(finished):
   folder, _, _ = finished
   program = f"""
-import io, sys
+import io, json, sys
 from rich.console import Console
 from hypergrid_jax import configuration, run_batches, run_setup
 run = configuration.parse(
@@ -139,18 +139,19 @@ setup = run_setup.set_up(
 loader = run_batches.make_loader(setup.run, setup.corpus)
 loader.batch(0)
 rates = {{task['task']: task['rate'] for task in loader.summary(1)['tasks']}}
-print(rates, setup.corpus.notes)
-print(sorted({{'tensorflow', 'seqio', 't5'}} & set(sys.modules)))
+print(json.dumps([
+  rates,
+  setup.corpus.notes,
+  sorted({{'tensorflow', 'seqio', 't5'}} & set(sys.modules)),
+]))
 """
   done = subprocess.run(
     [sys.executable, '-c', program], capture_output=True, text=True, check=True
   )
-  rates, loaded = done.stdout.strip().splitlines()[-2:]
-  assert rates == (
-    "{'first_word': 0.75, 'glue_sst2': 0.25}"
-    " ('Tasks are mixed at the registered rates of both.',)"
-  )
-  assert loaded == '[]'
+  rates, notes, loaded = json.loads(done.stdout.strip().splitlines()[-1])
+  assert rates == pytest.approx({'first_word': 0.75, 'glue_sst2': 0.25})
+  assert notes == ['Tasks are mixed at the registered rates of both.']
+  assert loaded == []
 
 
 def set_up(folder, *more):

@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -198,3 +200,25 @@ def test_a_mistake_is_told_once_by_each(tokens, tmp_path):
     assert code == 2
     assert said.count('holds another run') == 1
     assert 'Traceback' not in said
+
+
+def test_a_process_ends_with_one_message():
+  program = """
+import os, threading, time
+from hypergrid_jax import processes
+
+def slowly(code):
+  time.sleep(0.5)
+  os._exit(code)
+
+processes.leave = slowly
+threading.Thread(target=processes.end, args=('the first', 2)).start()
+processes.end('the second', 3)
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True
+  )
+  assert (done.stderr, done.returncode) in [
+    ('hypergrid: the first\n', 2),
+    ('hypergrid: the second\n', 3),
+  ]
