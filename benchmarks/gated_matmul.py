@@ -29,7 +29,7 @@ import measuring
 import models
 import numpy as np
 
-from hypergrid_jax import atomic_files
+from hypergrid_jax import atomic_files, current_mesh
 from hypergrid_jax.ops import choices, gated_matmul, xla_forms
 
 PLAIN, NAIVE, TABLE = 'plain', 'naive', 'auto'
@@ -170,7 +170,7 @@ def fastest(record: dict[str, Any]) -> choices.Measured:
 def write_choices(records: list[dict[str, Any]]) -> None:
   """Replaces what the table has of this platform."""
   table = json.loads(choices.TABLE.read_text())
-  table[choices.platform()] = [
+  table[current_mesh.platform()] = [
     dataclasses.asdict(fastest(record)) for record in records
   ]
   text = json.dumps(table, indent=1, sort_keys=True) + '\n'

@@ -15,10 +15,12 @@ validation examples; they take turns and none works while the other does.
                 decoding, in its batches and length buckets
 
 Useful tokens are those of examples, padding is not. The end of sequence is kept
-from both, so that each writes the same number of tokens. Prints JSON.
+from both, so that each writes the same number of tokens. Everything is measured
+in every dtype asked for, in the same turns. Prints JSON.
 """
 
 import argparse
+import contextlib
 import functools
 import os
 import pathlib
@@ -30,8 +32,8 @@ import models
 import numpy as np
 from others import torch_worker
 
+from hypergrid_jax import configuration, evaluate, predict
 from hypergrid_jax import corpus as corpus_lib
-from hypergrid_jax import evaluate, predict
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.data import sampling, tokens, vocabularies
 from hypergrid_jax.data.config import DataConfig
@@ -113,6 +115,16 @@ class Turns:
     return self._function(self._things[at])
 
 
+def title(name: str, dtype: str) -> str:
+  """Of a variant; float32 is not named."""
+  return name if dtype == 'float32' else f'{name} {dtype}'
+
+
+def peer_of(variant: str) -> str:
+  """The variant of transformers in the same dtype."""
+  return ' '.join([PEER, *variant.split()[1:]])
+
+
 def rates(turns: dict[str, Turns], times, unit: str) -> dict[str, Any]:
   """What each did per second: of all its turns together."""
   found: dict[str, Any] = {}
@@ -125,45 +137,57 @@ def rates(turns: dict[str, Turns], times, unit: str) -> dict[str, Any]:
       ),
     }
   for name in times:
-    if name != PEER:
-      found[name][f'over_{PEER}'] = round(
-        found[name][unit] / found[PEER][unit], 3
+    for peer in {PEER, peer_of(name)} & set(times) - {name}:
+      found[name][f'over_{peer}'] = round(
+        found[name][unit] / found[peer][unit], 3
       )
   return found
 
 
-def training(options, loader, worker) -> dict[str, Any]:
+def ours(options) -> list[tuple[str, configuration.RunConfig]]:
+  """Title and run of plain T5 and of the methods asked for, in every dtype."""
+  return [
+    (
+      title(name, dtype),
+      models.settings(
+        name, argparse.Namespace(**{**vars(options), 'dtype': dtype})
+      ),
+    )
+    for dtype in options.dtypes
+    for name in (models.PLAIN, *options.methods)
+  ]
+
+
+def peer_training(worker, facts) -> Turns:
+  """Steps of transformers on its batches."""
+  # From all lengths alike, in an order that has nothing to do with them.
+  order = np.random.default_rng(0).permutation(len(facts)).tolist()
+  return Turns(
+    lambda number: worker.turn(do='train', name='train', number=number),
+    order,
+    [facts[number]['tokens'] for number in order],
+  )
+
+
+def training(options, loader, workers) -> dict[str, Any]:
   """Train steps in turns."""
   batches, examples = [], []
   while len(examples) < BATCH * MEGA:
     batches.append(loader.batch(len(batches)))
     examples += segments(batches[-1])
-  worker.model(
-    models.settings(models.PLAIN, options).model,
-    dtype='float32',
-    compiled=False,
-  )
-  facts = worker.batches('train', examples, size=BATCH, mega=MEGA)
-  # From all lengths alike, in an order that has nothing to do with them.
-  order = np.random.default_rng(0).permutation(len(examples) // BATCH).tolist()
-  turns = {
-    PEER: Turns(
-      lambda number: worker.turn(do='train', name='train', number=number),
-      order,
-      [facts[number]['tokens'] for number in order],
+  turns = {}
+  for dtype, worker in workers.items():
+    facts = worker.batches('train', examples, size=BATCH, mega=MEGA)
+    turns[title(PEER, dtype)] = peer_training(worker, facts)
+  for name, config in ours(options):
+    step = models.train_step(
+      name.split()[0], config, options.num_tasks, batches[:1]
     )
-  }
-  for name in (models.PLAIN, *options.methods):
-    config = models.settings(name, options)
-    turns[name] = Turns(
-      models.train_step(name, config, options.num_tasks, batches[:1]),
-      batches,
-      list(map(useful_tokens, batches)),
-    )
+    turns[name] = Turns(step, batches, list(map(useful_tokens, batches)))
   measuring.say(f'training: {", ".join(turns)}')
   times = measuring.take_turns(turns, options.turns, seconds=options.seconds)
   positions = sum(fact['positions'] for fact in facts)
-  ours = sum(
+  packed = sum(
     b.encoder_input_tokens.size + b.decoder_input_tokens.size for b in batches
   )
   return {
@@ -174,13 +198,27 @@ def training(options, loader, worker) -> dict[str, Any]:
     },
     'padding': {
       PEER: round(1 - sum(fact['tokens'] for fact in facts) / positions, 4),
-      'packed': round(1 - sum(map(useful_tokens, batches)) / ours, 4),
+      'packed': round(1 - sum(map(useful_tokens, batches)) / packed, 4),
     },
     'variants': rates(turns, times, 'tokens_per_second'),
   }
 
 
-def generation(options, corpus, worker) -> dict[str, Any]:
+def peer_texts(worker, batches: int, new_tokens: int) -> measuring.Measured:
+  """Generates for all of transformers' batches."""
+  answers = [
+    worker.turn(
+      do='generate', name='generate', number=number, new_tokens=new_tokens
+    )
+    for number in range(batches)
+  ]
+  return measuring.Measured(
+    sum(answer.wall for answer in answers),
+    sum(answer.processor for answer in answers),
+  )
+
+
+def generation(options, corpus, workers) -> dict[str, Any]:
   """Greedy decoding of the same examples in turns."""
   rng = np.random.default_rng(0)
   places = [
@@ -191,51 +229,42 @@ def generation(options, corpus, worker) -> dict[str, Any]:
   rng.shuffle(places)
   inputs = [store.inputs(index) for store, index in places[: options.examples]]
   examples = [{'inputs': ids, 'targets': ids[:1]} for ids in inputs]
-  facts = worker.batches('generate', examples, size=BATCH, mega=len(examples))
   store = tokens.memory_store('rows', 'given', inputs, [()] * len(inputs))
-
-  def peer(_):
-    answers = [
-      worker.turn(
-        do='generate',
-        name='generate',
-        number=number,
-        new_tokens=options.new_tokens,
-      )
-      for number in range(len(facts))
-    ]
-    return measuring.Measured(
-      sum(answer.wall for answer in answers),
-      sum(answer.processor for answer in answers),
+  evaluating = evaluate.EvaluateConfig()
+  turns = {}
+  for dtype, worker in workers.items():
+    facts = worker.batches('generate', examples, size=BATCH, mega=len(examples))
+    turns[title(PEER, dtype)] = Turns(
+      functools.partial(peer_texts, worker, len(facts)),
+      [options.new_tokens],
+      [len(inputs)],
     )
-
-  turns = {PEER: Turns(peer, [None], [len(inputs)])}
-  config = evaluate.EvaluateConfig()
-  for name in (models.PLAIN, *options.methods):
-    model = models.build(models.settings(name, options), options.num_tasks)
+  for name, config in ours(options):
+    model = models.build(config, options.num_tasks)
     predictor = predict.Predictor(
       model,
       models.endless_parameters(model),
       corpus.vocabulary,
-      config.batch_size,
+      evaluating.batch_size,
       options.new_tokens,
-      config.length_buckets,
+      evaluating.length_buckets,
     )
-    texts = functools.partial(
-      predictor.texts, store, count=len(inputs), task_id=0
+    turns[name] = Turns(
+      lambda count, one=predictor: one.texts(store, count=count, task_id=0),
+      [len(inputs)],
+      [len(inputs)],
     )
-    turns[name] = Turns(lambda _, run=texts: run(), [None], [len(inputs)])
   measuring.say(f'generating: {", ".join(turns)}')
   times = measuring.take_turns(
     turns, options.generation_turns, seconds=options.seconds
   )
-  useful, ours = sum(map(len, inputs)), 0
+  useful, bucketed = sum(map(len, inputs)), 0
   for _, batch in loader_lib.eval_batches(
     store,
-    batch_size=config.batch_size,
-    length_buckets=config.length_buckets,
+    batch_size=evaluating.batch_size,
+    length_buckets=evaluating.length_buckets,
   ):
-    ours += batch.size
+    bucketed += batch.size
   return {
     'examples': len(inputs),
     'mean_tokens': useful / len(inputs),
@@ -244,7 +273,7 @@ def generation(options, corpus, worker) -> dict[str, Any]:
       PEER: round(
         1 - useful / sum(f['positions'] - f['examples'] for f in facts), 4
       ),
-      'buckets': round(1 - useful / ours, 4),
+      'buckets': round(1 - useful / bucketed, 4),
     },
     'variants': rates(turns, times, 'examples_per_second'),
   }
@@ -266,6 +295,7 @@ def parse_options() -> argparse.Namespace:
     help='a Python with PyTorch and transformers',
   )
   parser.add_argument('--methods', nargs='*', default=['hypergrid'])
+  parser.add_argument('--dtypes', nargs='+', default=['float32', 'bfloat16'])
   parser.add_argument('--token_dir', help='kept; default: a temporary one')
   for name, default in (
     ('rows', 8),
@@ -286,16 +316,23 @@ def main() -> None:
   """Measures and prints."""
   options = parse_options()
   begun = measuring.machine()
-  with (
-    tempfile.TemporaryDirectory() as scratch,
-    torch_worker.Worker(options.torch_python) as worker,
-  ):
-    begun['versions'] |= worker.versions
+  with contextlib.ExitStack() as stack:
+    scratch = stack.enter_context(tempfile.TemporaryDirectory())
+    workers = {}
+    for dtype in options.dtypes:
+      worker = torch_worker.Worker(options.torch_python)
+      workers[dtype] = stack.enter_context(worker)
+      begun['versions'] |= worker.versions
+      worker.model(
+        models.settings(models.PLAIN, options).model,
+        dtype=dtype,
+        compiled=False,
+      )
     corpus, loader = open_data(options, scratch)
     report = {
       **begun,
-      'training': training(options, loader, worker),
-      'generation': generation(options, corpus, worker),
+      'training': training(options, loader, workers),
+      'generation': generation(options, corpus, workers),
     }
   named = {
     key: value

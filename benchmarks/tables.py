@@ -156,15 +156,17 @@ def peers(report: Report) -> str:
         f'{name}, `{variant}`',
         f'{one[unit]:,.1f}',
         f'{one[f"{unit}_of_processor_time"]:,.1f}',
-        f'**{one["over_transformers"]:.2f}**'
-        if 'over_transformers' in one
-        else '1',
+        _of_peer(one, 'transformers'),
+        _of_peer(one, 'transformers bfloat16'),
         milliseconds(one['milliseconds']),
       ]
       for variant, one in found['variants'].items()
     ]
     what = unit.replace('_', ' ')
-    head = (what, 'wall', 'of processor time', 'over transformers', 'ms a turn')
+    head = (
+      *(what, 'wall', 'of processor time', 'over transformers'),
+      *('over its bfloat16', 'ms a turn'),
+    )
     padding = ', '.join(
       f'{side} {share:.1%}'
       for side, share in found.get(
@@ -271,6 +273,12 @@ def _over(one: Report, base: Report, field: str) -> str:
   if not one.get(field) or not base.get(field):
     return ''
   return f'{one[field] / base[field]:.2f}'
+
+
+def _of_peer(one: Report, peer: str) -> str:
+  """A rate over a peer's, where they are compared."""
+  ratio = one.get(f'over_{peer}')
+  return '' if ratio is None else f'**{ratio:.2f}**'
 
 
 def _number(value: float) -> str:

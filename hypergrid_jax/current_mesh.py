@@ -1,4 +1,4 @@
-"""What the mesh in force (`jax.set_mesh`) can divide, asked inside of jit."""
+"""What the mesh in force (`jax.set_mesh`) is and divides, asked inside jit."""
 
 import math
 
@@ -19,6 +19,12 @@ def as_tuple(axes: MeshAxes) -> tuple[str, ...]:
 def as_entry(axes: tuple[str, ...]) -> MeshAxes:
   """The same axes as a `PartitionSpec` has them."""
   return axes if len(axes) > 1 else axes[0] if axes else None
+
+
+def platform() -> str:
+  """Of the devices that are computed on, or compiled for."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return jax.default_backend() if device is None else device.platform
 
 
 def devices() -> int:

@@ -40,7 +40,7 @@ def greedy_decode(
   Returns:
     Token ids with the end-of-sequence id, then 0.
   """
-  module = model.bind(params)
+  module = model.bind(model.cast_kernels(params))
   segments = single_segments(tokens)
   encoded = module.encode(tokens, segments, task_ids)
   conditioning = module.decoder_conditioning(

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from hypergrid_jax import rectifying
+from hypergrid_jax.ops.matmul import matmul
 from hypergrid_jax.t5_config import T5Config
 
 MASKED = -1e9  # added to float32 logits of masked keys: exp() of it is 0
@@ -167,10 +168,10 @@ class Attention(nnx.Module):
     )
     mixed = jnp.einsum('bhqs,bshk->bqhk', weights, values)
     mixed = mixed.reshape(*mixed.shape[:2], -1)
-    return mixed @ self.out[...].astype(self.dtype)
+    return matmul(mixed, self.out[...].astype(self.dtype))
 
   def _project(self, x, kernel):
-    projected = x.astype(self.dtype) @ kernel[...].astype(self.dtype)
+    projected = matmul(x.astype(self.dtype), kernel[...].astype(self.dtype))
     return projected.reshape(*x.shape[:2], self.num_heads, -1)
 
 
@@ -237,7 +238,7 @@ class MlpBlock(nnx.Module):
     if rectifier is not None:
       u = rectifying.rectify(rectifier, u)
     kernel = getattr(self, name)[...]
-    return u.astype(self.dtype) @ kernel.astype(self.dtype)
+    return matmul(u.astype(self.dtype), kernel.astype(self.dtype))
 
 
 def relative_position_bucket(

@@ -10,6 +10,9 @@ import jax
 from hypergrid_jax import extension, partitioning, t5, tree_paths, types
 from hypergrid_jax.t5_config import T5Config
 
+# A plain parameter that has one of these is used in the activations' dtype.
+_KERNEL_AXES = frozenset(('joined_kv', 'mlp', 'vocab'))
+
 
 class Model:
   """One architecture: its parameter tree, and modules bound to parameters.
@@ -60,6 +63,23 @@ class Model:
     state = jax.tree.map(lambda leaf: leaf, self._state)
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(self._graph, state)
+
+  def cast_kernels(self, params: types.Params) -> types.Params:
+    """Casts T5's kernels and token table to the dtype of the activations.
+
+    Every product casts them by itself; a loop that uses them many times, such
+    as decoding, has the same numbers when they are cast once, before it. All
+    other parameters are used in float32 and stay so.
+
+    Args:
+      params: all of the model's.
+    """
+    leaves = tree_paths.flatten(params)
+    axes = tree_paths.flatten(self.logical_axes, is_leaf=tree_paths.is_axes)
+    for path in self.plain:
+      if not _KERNEL_AXES.isdisjoint(axes[path]):
+        leaves[path] = leaves[path].astype(self.config.dtype)
+    return tree_paths.unflatten(leaves)
 
   def _build(self, points, rngs):
     return t5.T5(

@@ -120,6 +120,8 @@ class Predictor:
       RuntimeError: an example was decoded twice or not at all.
     """
     texts: list[str | None] = [None] * count
+    # Once, not for every batch.
+    params = self.model.cast_kernels(self.params)
     task_ids = np.broadcast_to(np.int32(task_id), (count,))
     done = 0
     for indices, tokens in loader.eval_batches(
@@ -131,7 +133,10 @@ class Predictor:
       # A row that fills up a batch takes any id.
       ids = task_ids[np.maximum(indices, 0)]
       placed = self._place(np.asarray(tokens)), self._place(ids)
-      decoded = self._rank(labels, *placed) if labels else self._greedy(*placed)
+      if labels:
+        decoded = self._rank(labels, params, *placed)
+      else:
+        decoded = self._greedy(params, *placed)
       for index, text in zip(indices, decoded, strict=True):
         if index < 0:  # fills up the last batch of a length
           continue
@@ -154,20 +159,20 @@ class Predictor:
       return self.length_buckets
     return (*self.length_buckets, -(-longest // last) * last)
 
-  def _greedy(self, tokens, task_ids) -> list[str]:
+  def _greedy(self, params, tokens, task_ids) -> list[str]:
     decode = compiled(
       decoding.greedy_decode,
       self.model,
       self.batch_sharding,
       max_decode_length=self.max_decode_length,
     )
-    ids = np.asarray(decode(self.params, tokens, task_ids))
+    ids = np.asarray(decode(params, tokens, task_ids))
     return [self.vocabulary.decode(row) for row in ids.tolist()]
 
-  def _rank(self, labels: Sequence[str], tokens, task_ids) -> list[str]:
+  def _rank(self, labels: Sequence[str], params, tokens, task_ids) -> list[str]:
     score = compiled(decoding.label_scores, self.model, self.batch_sharding)
     candidates = _label_ids(labels, self.vocabulary)
-    scores = np.asarray(score(self.params, tokens, task_ids, candidates))
+    scores = np.asarray(score(params, tokens, task_ids, candidates))
     return [labels[best] for best in scores.argmax(axis=1)]
 
   def _place(self, array: np.ndarray) -> jax.Array | np.ndarray:

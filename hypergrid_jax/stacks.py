@@ -12,7 +12,7 @@ from typing import Any
 from flax import nnx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from hypergrid_jax import extension, layers, rectifying, types
 
@@ -34,10 +34,13 @@ RESIDUAL_AXES = ('batch', 'length', 'activation_embed')
 class Cache:
   """Keys and values of all decoder layers while decoding.
 
+  They lie with the heads before the positions, as the products of attention
+  read them: every step reads all of them again.
+
   Attributes:
-    self_keys: [N, B, Ld, H, K], filled up to the current position.
+    self_keys: [N, B, H, Ld, K], filled up to the current position.
     self_values: like `self_keys`.
-    cross_keys: [N, B, Le, H, K], of the encoder output, fixed.
+    cross_keys: [N, B, H, Le, K], of the encoder output, fixed.
     cross_values: like `cross_keys`.
   """
 
@@ -45,6 +48,27 @@ class Cache:
   self_values: Array
   cross_keys: Array
   cross_values: Array
+
+  def with_position(
+    self,
+    keys: Float[Array, 'B 1 H K'],
+    values: Float[Array, 'B 1 H K'],
+    index: Int[Array, ''],
+  ) -> 'Cache':
+    """One layer's cache, [B, H, Ld, K], with a position written into it."""
+    zero = jnp.zeros_like(index)
+    at = (zero, zero, index, zero)
+    write = jax.lax.dynamic_update_slice
+    return dataclasses.replace(
+      self,
+      self_keys=write(self.self_keys, swap_heads(keys), at),
+      self_values=write(self.self_values, swap_heads(values), at),
+    )
+
+
+def swap_heads(x: Float[Array, 'B X Y K']) -> Float[Array, 'B Y X K']:
+  """From positions before heads to heads before positions, or back."""
+  return jnp.swapaxes(x, 1, 2)
 
 
 @jax.tree_util.register_dataclass
@@ -141,11 +165,8 @@ class Layer(nnx.Module):
     y = self.attention_norm(x, cond['norm'])
     k, v = self.attention.keys_and_values(y)
     if cache is not None:
-      zero = jnp.zeros_like(stack.cache_index)
-      at = (zero, stack.cache_index, zero, zero)
-      k = jax.lax.dynamic_update_slice(cache.self_keys, k, at)
-      v = jax.lax.dynamic_update_slice(cache.self_values, v, at)
-      cache = dataclasses.replace(cache, self_keys=k, self_values=v)
+      cache = cache.with_position(k, v, stack.cache_index)
+      k, v = map(swap_heads, (cache.self_keys, cache.self_values))
     bias = self.attention_bias(stack.segments, cond['attention_bias'])
     biases = (stack.relative_bias, bias)
     y = self.attention(y, k, v, stack.self_mask, biases, dropout_key=keys[0])
@@ -157,7 +178,7 @@ class Layer(nnx.Module):
       if cache is None:
         k, v = self.cross_attention.keys_and_values(stack.encoder_output)
       else:
-        k, v = cache.cross_keys, cache.cross_values
+        k, v = map(swap_heads, (cache.cross_keys, cache.cross_values))
       y = self.cross_attention(y, k, v, stack.cross_mask, dropout_key=keys[2])
       x = self._add(x, y, keys[3])
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from hypergrid_jax import extension, layers, partitioning, types
-from hypergrid_jax.stacks import Cache, Stack, StackInputs
+from hypergrid_jax.stacks import Cache, Stack, StackInputs, swap_heads
 from hypergrid_jax.t5_config import T5Config as T5Config
 
 
@@ -159,11 +159,12 @@ class T5(nnx.Module):
 
     def project(parameters):
       layer = nnx.merge(graph, parameters)
-      return layer.cross_attention.keys_and_values(encoded)
+      both = layer.cross_attention.keys_and_values(encoded)
+      return tuple(map(swap_heads, both))
 
     keys, values = jax.lax.map(project, parameters)
-    n, b, _, h, k = keys.shape
-    empty = jnp.zeros((n, b, length, h, k), keys.dtype)
+    n, b, h, _, k = keys.shape
+    empty = jnp.zeros((n, b, h, length, k), keys.dtype)
     return Cache(empty, empty, keys, values)
 
   def decode_step(
@@ -186,7 +187,7 @@ class T5(nnx.Module):
     Returns:
       Logits of the next token, and the updated cache.
     """
-    length = cache.self_keys.shape[2]
+    length = cache.self_keys.shape[3]
     at = jnp.arange(length)
     ones = jnp.ones(tokens.shape, jnp.int32)
     inputs = StackInputs(

@@ -20,7 +20,7 @@ BASE = ('', 'errors', 'types', 'tree_paths', 't5_config', 'atomic_files')
 
 MAY_IMPORT = {
   # The model. t5 imports no method: it is given extension points.
-  'layers': ('rectifying',),
+  'layers': ('ops.matmul', 'rectifying'),
   'rectifying': (),
   'extension': ('layers', 'partitioning'),
   'stacks': ('layers', 'extension', 'partitioning', 'rectifying'),

@@ -68,7 +68,11 @@ def predictor(**changes):
 
 
 class Model:
-  """Stands for an architecture; only its identity matters here."""
+  """Stands for an architecture; beside it only its identity matters."""
+
+  def cast_kernels(self, params):
+    """As a model whose activations are in float32."""
+    return params
 
 
 @given(

@@ -5,6 +5,7 @@ with one line: `versions`, `model`, `batches`, then `train` and `generate`,
 which do their work once and answer with the milliseconds it took.
 """
 
+import copy
 import json
 import platform
 import sys
@@ -36,7 +37,10 @@ class T5:
     }
 
   def model(self, request):
-    """Random weights; in low precision by autocast, as users train."""
+    """Random weights; in low precision they train by autocast, as users do.
+
+    They generate with the weights themselves in that precision.
+    """
     torch.manual_seed(0)
     config = transformers.T5Config(**request['config'])
     self.t5 = transformers.T5ForConditionalGeneration(config).to(DEVICE)
@@ -44,6 +48,9 @@ class T5:
     self.optimizer = torch.optim.AdamW(
       self.t5.parameters(), LEARNING_RATE, fused=True
     )
+    self.writer = self.t5
+    if self.dtype != torch.float32:
+      self.writer = copy.deepcopy(self.t5).to(self.dtype)
     self.forward = self.t5
     if request['compiled']:
       self.forward = torch.compile(self.t5)
@@ -101,10 +108,10 @@ class T5:
   def generate(self, request):
     """Greedy, until all rows have ended or so many tokens are there."""
     batch = self.found[request['name']][request['number']]
-    self.t5.eval()
+    self.writer.eval()
     with torch.inference_mode():
       return timed(
-        lambda: self.t5.generate(
+        lambda: self.writer.generate(
           input_ids=batch['input_ids'],
           attention_mask=batch['attention_mask'],
           max_new_tokens=request['new_tokens'],

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from hypergrid_jax import errors
+from hypergrid_jax import current_mesh, errors
 from hypergrid_jax.ops import tpu_form, tpu_plans, xla_forms
 
 Implementation = Literal['auto', 'xla', 'pallas', 'reference']
@@ -138,7 +138,11 @@ def choose(
   if problem.gates == 'one' and jax.sharding.get_abstract_mesh().empty:
     return xla_forms.OneWeight()
   nearest = min(
-    (row for row in table(platform()) if row.gates == problem.gates),
+    (
+      row
+      for row in table(current_mesh.platform())
+      if row.gates == problem.gates
+    ),
     key=lambda row: row.distance(problem),
     default=Measured(problem.gates, 1, 1, 'loop'),
   )
@@ -154,15 +158,9 @@ def cheaper_cut(problem: Problem) -> xla_forms.Cut:
   return 'rows' if work_of_rows <= problem.columns * problem.k else 'columns'
 
 
-def platform() -> str:
-  """Of the devices that are computed on, or compiled for."""
-  device = jax.sharding.get_abstract_mesh().abstract_device
-  return jax.default_backend() if device is None else device.platform
-
-
 def _kernels_pay(problem):
   """Whether to look for a way to run the TPU kernels."""
-  if platform() != 'tpu' or problem.gates == 'one':
+  if current_mesh.platform() != 'tpu' or problem.gates == 'one':
     return False
   # Outside jax.set_mesh the compiler may divide the arrays, and it cannot
   # divide a kernel.
@@ -174,8 +172,8 @@ def _kernels_pay(problem):
 def _kernels(problem, cut, interpret):
   """The TPU kernels, or why they cannot run."""
   dtype = jnp.dtype(problem.dtype).name
-  if platform() != 'tpu' and not interpret:
-    return f'it needs a TPU, and this runs on {platform()}'
+  if current_mesh.platform() != 'tpu' and not interpret:
+    return f'it needs a TPU, and this runs on {current_mesh.platform()}'
   if dtype not in KERNEL_DTYPES:
     return f'its activations are {" or ".join(KERNEL_DTYPES)}, not {dtype}'
   try:

@@ -30,6 +30,7 @@ from jax.sharding import PartitionSpec
 
 from hypergrid_jax import rectifying
 from hypergrid_jax.ops import segments
+from hypergrid_jax.ops.matmul import matmul
 
 # Blocks up to this many are unrolled; more are scanned, which keeps compile
 # time flat and costs a copy of each block's part.
@@ -137,7 +138,7 @@ class WeightPerRow(Form):
 
     def one(_, inputs):
       u, row, col = inputs
-      return None, u @ _gated_weight(kernel, row, col, gate)
+      return None, matmul(u, _gated_weight(kernel, row, col, gate))
 
     return jax.lax.scan(one, None, (u, row, col))[1]
 
@@ -148,7 +149,7 @@ class WeightPerRow(Form):
       *arguments, dy = inputs
 
       def product(u, kernel, row, col):
-        return u @ _gated_weight(kernel, row, col, gate)
+        return matmul(u, _gated_weight(kernel, row, col, gate))
 
       u, row, col = arguments
       _, pull = jax.vjp(product, u, kernel, row, col)
@@ -176,7 +177,7 @@ class OneWeight(Form):
 
   def forward(self, u, kernel, row, col, gate):
     """[B, L, N] in u's dtype."""
-    return u @ _gated_weight(kernel, row, col, gate)
+    return matmul(u, _gated_weight(kernel, row, col, gate))
 
   def gradients(self, u, kernel, row, col, gate, dy):
     """Gradients of u, kernel, row and col."""

@@ -320,6 +320,23 @@ def test_cached_steps_equal_packed_teacher_forcing(name):
 
 
 @pytest.mark.parametrize(
+  'name', ['plain 1.0', 'plain 1.1', 'LG mean residual wi+wo encoder', LADDER]
+)
+def test_kernels_that_are_cast_beforehand_change_no_bit(name):
+  model = make(name, dtype='bfloat16', scan_layers=False)
+  weights = jax.tree.map(jnp.float32, params(name))
+  cast = model.cast_kernels(weights)
+  lower = [leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(cast)]
+  assert any(lower)
+  assert not all(lower)
+  batch = jax.tree.map(jnp.asarray, batches.batch(examples()))
+  # Operation by operation: fused ones may round less.
+  with jax.disable_jit():
+    logits = [model.bind(given)(batch) for given in (weights, cast)]
+  np.testing.assert_array_equal(*logits)
+
+
+@pytest.mark.parametrize(
   'name',
   [
     'L2 first identity',

@@ -7,7 +7,7 @@ import jax
 import jaxtyping
 import pytest
 
-from hypergrid_jax import errors
+from hypergrid_jax import current_mesh, errors
 from hypergrid_jax.ops import choices, tpu_form, tpu_plans
 from hypergrid_jax.ops.xla_forms import BlockLoop, OneWeight, WeightPerRow
 
@@ -54,7 +54,7 @@ def measured(monkeypatch, tmp_path):
 def tpu(monkeypatch):
   """One TPU v5e, as far as choices go."""
   chip = tpu_plans.Chip(cores=1, unit=128, units=4, vmem=2**27)
-  monkeypatch.setattr(choices, 'platform', lambda: 'tpu')
+  monkeypatch.setattr(current_mesh, 'platform', lambda: 'tpu')
   monkeypatch.setattr(tpu_plans, 'current_chip', lambda: chip)
   monkeypatch.setattr(jax, 'device_count', lambda: 1)
 
@@ -90,7 +90,7 @@ def test_the_nearest_measured_shape_decides():
 
 
 def test_where_nothing_was_measured_all_tokens_are_taken_at_once(monkeypatch):
-  monkeypatch.setattr(choices, 'platform', lambda: 'gpu')
+  monkeypatch.setattr(current_mesh, 'platform', lambda: 'gpu')
   assert choices.choose(problem(length=1024), 'auto') == BlockLoop('rows')
   assert choices.choose(problem(gates='row'), 'auto') == BlockLoop('rows')
 
