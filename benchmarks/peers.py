@@ -307,6 +307,8 @@ def parse_options() -> argparse.Namespace:
   ):
     parser.add_argument(f'--{name}', type=int, default=default)
   options = parser.parse_args()
+  if options.dtype != parser.get_default('dtype'):
+    parser.error('--dtype: this script measures several, see --dtypes')
   if not options.torch_python:
     parser.error('--torch_python names no Python with PyTorch')
   return options
