@@ -39,7 +39,7 @@ METHODS = tuple(
     if path.stem != PLAIN
   )
 )
-DECODER_SHARE = 4  # encoder tokens per decoder token, as in packed GLUE rows
+DECODER_SHARE = 4  # encoder tokens per decoder token
 
 
 def add_sizes(parser: argparse.ArgumentParser) -> None:

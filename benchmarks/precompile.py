@@ -42,6 +42,7 @@ BINDINGS = (
   'T5Config.remat_policy=minimal',
   'data.batch_size=128',
   'data.row_length=512',
+  'data.row_targets_length=128',
   'data.vocabulary=sample',  # not read: the models say their vocabularies' size
   'evaluate.batch_size=128',
   'train.num_steps=262144',

@@ -131,6 +131,9 @@ class Setup:
     data = dataclasses.asdict(self.run.data)
     for name in ('token_dir', 'vocabulary', 'source', 'task_files'):
       del data[name]  # where things lie; what they are is in the fingerprints
+    # As numbers: another default would make other rows.
+    data['row_targets_length'] = self.run.data.row_lengths[1]
+    data['max_segments'] = self.run.data.segments
     train = dataclasses.asdict(self.run.train)
     for name in (
       'num_steps',

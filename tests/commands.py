@@ -46,7 +46,11 @@ class Command:
             **os.environ,
             'JAX_PLATFORMS': 'cpu',
             'PYTHONUNBUFFERED': '1',
-            'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+            # The second makes code in half the time, see tests/conftest.py.
+            'XLA_FLAGS': (
+              f'--xla_force_host_platform_device_count={devices}'
+              ' --xla_cpu_use_fusion_emitters=false'
+            ),
           },
         )
       )

@@ -28,9 +28,27 @@ def pytest_configure(config):
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', NUM_DEVICES)
   jax.config.update('jax_numpy_rank_promotion', 'raise')
+  _compile_faster()
   # No test is timed: a busy machine is not a failure.
   hypothesis.settings.register_profile('untimed', deadline=None)
   hypothesis.settings.load_profile('untimed')
+
+
+def _compile_faster():
+  """Has XLA generate code as it used to: it compiles in half the time.
+
+  Programs here run for milliseconds. Only in this process, so commands that are
+  run as a user runs them are compiled as a user's are.
+  """
+  before = os.environ.get('XLA_FLAGS')
+  os.environ['XLA_FLAGS'] = (
+    f'{before or ""} --xla_cpu_use_fusion_emitters=false'.strip()
+  )
+  jax.devices()  # reads it
+  if before is None:
+    del os.environ['XLA_FLAGS']
+  else:
+    os.environ['XLA_FLAGS'] = before
 
 
 def pytest_runtest_setup(item):

@@ -11,8 +11,11 @@ from hypergrid_jax.errors import UserError
 # The shortest inputs: CoLA's have 15 tokens on average with T5's vocabulary,
 # the sample corpus's 11. With fewer segments their rows stay half empty.
 _TOKENS_PER_SEGMENT = 10
-# CoLA and SST-2 with 2 target tokens for 11 to 15 input tokens need a sixth.
-_ENCODER_PER_DECODER_TOKEN = 4
+# Most examples of GLUE and SuperGLUE have fewer: SST-2's 2 target tokens for 22
+# input tokens need an eleventh, CoLA's 2 for 15 somewhat more than an eighth. A
+# quarter would leave nine decoder tokens of ten empty, at the cost of about two
+# encoder tokens each, to fill CoLA's encoder rows to the end.
+_ENCODER_PER_DECODER_TOKEN = 8
 _MIXINGS = ('proportional', 'equal', 'registered')
 
 
@@ -34,8 +37,9 @@ class DataConfig:
       included.
     targets_length: the same for its targets; T5's SuperGLUE value.
     row_length: tokens of an encoder row when packing.
-    row_targets_length: tokens of a decoder row when packing; None is a quarter
-      of `row_length`, but at least `targets_length`.
+    row_targets_length: tokens of a decoder row when packing; None is an eighth
+      of `row_length`, but at least `targets_length`. Long answers need more,
+      which `hypergrid tokenize` shows.
     max_segments: examples in a packed row at most; None is one for every 10
       tokens of `row_length`. The model's segment axis has this size.
     batch_size: rows of a global batch.

@@ -64,9 +64,9 @@ def test_a_row_must_hold_the_longest_example():
 
 
 def test_row_sizes_follow_the_row_length_unless_given():
-  config = DataConfig(mixture='glue', inputs_length=90, row_length=320)
-  assert config.row_lengths == (320, 80)
-  assert config.segments == 32
+  config = DataConfig(mixture='glue', inputs_length=90, row_length=640)
+  assert config.row_lengths == (640, 80)
+  assert config.segments == 64
   config = DataConfig(mixture='glue', inputs_length=90, row_length=120)
   assert config.row_lengths == (120, 62)
   config = DataConfig(mixture='glue', row_targets_length=70, max_segments=3)
