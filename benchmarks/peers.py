@@ -9,7 +9,8 @@ examples, drawn from the mixture at its rates, and both generate for the same
 validation examples; they take turns and none works while the other does.
 
   transformers  batches of 32 of about one length, as with `group_by_length` of
-                its Trainer, padded to the longest; AdamW, fused; `generate`
+                its Trainer, padded to the longest; AdamW, fused; several
+                a turn; `generate`
   plain, and the methods asked for
                 packed rows of 512 tokens; Adafactor; `hypergrid predict`'s
                 decoding, in its batches and length buckets
@@ -41,6 +42,7 @@ from hypergrid_jax.data.config import DataConfig
 PEER = 'transformers'
 BATCH = 32  # examples of transformers' batches
 MEGA = 50  # batches whose examples transformers sorts by length together
+A_TURN = 6  # of its batches; their lengths differ, so one tells little
 
 
 def open_data(options, scratch: str):
@@ -158,14 +160,25 @@ def ours(options) -> list[tuple[str, configuration.RunConfig]]:
   ]
 
 
+def together(answers: list[measuring.Measured]) -> measuring.Measured:
+  """The sum of several."""
+  return measuring.Measured(
+    sum(answer.wall for answer in answers),
+    sum(answer.processor for answer in answers),
+  )
+
+
 def peer_training(worker, facts) -> Turns:
-  """Steps of transformers on its batches."""
+  """Steps of transformers on several of its batches."""
   # From all lengths alike, in an order that has nothing to do with them.
   order = np.random.default_rng(0).permutation(len(facts)).tolist()
+  turns = [order[at : at + A_TURN] for at in range(0, len(order), A_TURN)]
   return Turns(
-    lambda number: worker.turn(do='train', name='train', number=number),
-    order,
-    [facts[number]['tokens'] for number in order],
+    lambda numbers: together(
+      [worker.turn(do='train', name='train', number=n) for n in numbers]
+    ),
+    turns,
+    [sum(facts[number]['tokens'] for number in turn) for turn in turns],
   )
 
 
@@ -206,15 +219,13 @@ def training(options, loader, workers) -> dict[str, Any]:
 
 def peer_texts(worker, batches: int, new_tokens: int) -> measuring.Measured:
   """Generates for all of transformers' batches."""
-  answers = [
-    worker.turn(
-      do='generate', name='generate', number=number, new_tokens=new_tokens
-    )
-    for number in range(batches)
-  ]
-  return measuring.Measured(
-    sum(answer.wall for answer in answers),
-    sum(answer.processor for answer in answers),
+  return together(
+    [
+      worker.turn(
+        do='generate', name='generate', number=number, new_tokens=new_tokens
+      )
+      for number in range(batches)
+    ]
   )
 
 

@@ -75,6 +75,8 @@ def test_decoding_shows_the_ratio_of_every_shape(tables):
   )
   assert lines[-1].startswith('Some CPU, 3 cores, jax 0.10.2; 7 turns; load')
   assert lines[-1].endswith('1.2 at the start, 2.5 at the end.')
+  report = {'shapes': [shape], **ABOUT, 'GLIBC_TUNABLES': 'some=1'}
+  assert ', `GLIBC_TUNABLES=some=1`; 7 turns' in tables.decode(report)
 
 
 def test_groups_share_one_line_of_plain_t5(tables):
