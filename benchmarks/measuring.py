@@ -135,10 +135,9 @@ def compared(times: Mapping[str, Times], base: str) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
   """Where this runs, and how busy it is; the load is of 1, 5 and 15 minutes."""
-  # How the C library allocates; new memory for large results takes time.
-  tunables = os.environ.get('GLIBC_TUNABLES')
   return {
-    **({'GLIBC_TUNABLES': tunables} if tunables else {}),
+    # How the C library allocates; new memory for large results takes time.
+    'GLIBC_TUNABLES': os.environ.get('GLIBC_TUNABLES'),
     'devices': [str(device) for device in jax.devices()],
     'processor': _processor(),
     'cpus': os.cpu_count(),

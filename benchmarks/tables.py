@@ -58,8 +58,8 @@ def about(report: Report, counted: dict[str, float]) -> str:
   packages = ', '.join(
     f'{name} {versions[name]}' for name in named if name in versions
   )
-  if 'GLIBC_TUNABLES' in report:
-    packages += f', `GLIBC_TUNABLES={report["GLIBC_TUNABLES"]}`'
+  if tunables := report.get('GLIBC_TUNABLES'):
+    packages += f', `GLIBC_TUNABLES={tunables}`'
   load = report['load_average'][0], report['load_average_at_end'][0]
   return (
     f'{report["processor"]}, {report["cpus"]} cores, {packages};'

@@ -15,6 +15,8 @@ import jax
 import jaxtyping
 import pytest
 
+from tests import commands
+
 REAL_DATA = 'HYPERGRID_REAL_DATA'
 TORCH_PYTHON = 'HYPERGRID_TORCH_PYTHON'  # has torch where this one has not
 NUM_DEVICES = 8
@@ -35,20 +37,14 @@ def pytest_configure(config):
 
 
 def _compile_faster():
-  """Has XLA generate code as it used to: it compiles in half the time.
+  """Has XLA compile quickly in this process, where programs run for moments.
 
-  Programs here run for milliseconds. Only in this process, so commands that are
-  run as a user runs them are compiled as a user's are.
+  Commands do not inherit it and are compiled as a user's are, but for those of
+  `tests.commands`, which asks for it, too.
   """
-  before = os.environ.get('XLA_FLAGS')
-  os.environ['XLA_FLAGS'] = (
-    f'{before or ""} --xla_cpu_use_fusion_emitters=false'.strip()
-  )
-  jax.devices()  # reads it
-  if before is None:
-    del os.environ['XLA_FLAGS']
-  else:
-    os.environ['XLA_FLAGS'] = before
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('XLA_FLAGS', commands.COMPILE_FASTER, prepend=' ')
+    jax.devices()  # reads it
 
 
 def pytest_runtest_setup(item):

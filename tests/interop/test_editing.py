@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 
@@ -76,12 +75,15 @@ def test_every_task_takes_its_parameters_along(name):
 @pytest.fixture
 def users_compiler(monkeypatch):
   """Generates code as for users: rounding is not to depend on the tasks."""
+  jitted = exporting._program
 
   def program(model):
-    return jax.jit(
-      lambda params, batch: model.bind(params)(batch),
-      compiler_options={'xla_cpu_use_fusion_emitters': True},
-    )
+    def run(params, batch):
+      lowered = jitted(model).lower(params, batch)
+      options = {'xla_cpu_use_fusion_emitters': True}
+      return lowered.compile(options)(params, batch)
+
+    return run
 
   monkeypatch.setattr(exporting, '_program', program)
 
