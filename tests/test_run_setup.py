@@ -83,6 +83,17 @@ def test_a_run_goes_on_with_other_activations_from_the_same_state(binding):
   assert wider[1] != facts()[1]
 
 
+def test_the_identity_of_a_run_has_its_row_sizes_as_numbers():
+  default = setup_of('data.row_targets_length=None', 'data.max_segments=None')
+  encoder, decoder = default.run.data.row_lengths
+  sizes = (
+    f'data.row_targets_length={decoder}',
+    f'data.max_segments={encoder // 10}',
+  )
+  assert default.identity == setup_of(*sizes).identity
+  assert default.identity != setup_of(sizes[0], 'data.max_segments=3').identity
+
+
 def test_the_identity_of_a_run_names_all_its_methods():
   def described(*bindings):
     return json.loads(json.dumps(setup_of(*bindings).identity['method']))
