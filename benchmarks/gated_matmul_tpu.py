@@ -6,7 +6,7 @@
 Compiles product and gradients for 65,536 tokens in bfloat16 ahead of time, for
 each generation of TPU (extra `tpu`), and keeps what `tpu_schedule` reads of the
 kernels in benchmarks/results/gated_matmul_tpu.json. With --rectified the
-kernels are those behind a ReLU, see `hypergrid_jax.rectifying`.
+kernels are those behind a ReLU, see `hypergrid_jax.rectifying`, in a scan.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import kept_cells
 import tpu_schedule
 
-from hypergrid_jax import rectifying
+from hypergrid_jax import rectifying, scan_stash
 from hypergrid_jax.ops import gated_matmul, tpu_plans
 
 FILE = 'gated_matmul_tpu.json'
@@ -95,7 +95,9 @@ def compile_for_tpu(mesh, kernel, grid, rectified) -> jax.stages.Compiled:
       implementation='pallas',
       rectifier=rectifying.Rectifier(None, SLOPE) if rectified else None,
     )
-    y, pull = jax.vjp(function, u, kernel, row, col)
+    # As in a train step, where the kernels read one layer's part of a stack.
+    first = functools.partial(in_a_scan, function) if rectified else function
+    y, pull = jax.vjp(first, u, kernel, row, col)
     return y, pull(dy)
 
   with warnings.catch_warnings(), jax.set_mesh(mesh):
@@ -112,6 +114,16 @@ def compile_for_tpu(mesh, kernel, grid, rectified) -> jax.stages.Compiled:
       )
       .compile()
     )
+
+
+def in_a_scan(function, u, *weights):
+  """Of a single layer."""
+
+  def body(_, weights):
+    return None, function(u, *weights)
+
+  stacked = jax.tree.map(lambda x: x[None], weights)
+  return scan_stash.scan(body, None, stacked)[1][0]
 
 
 def schedule(mesh, directory, kernel, grid, rectified) -> dict[str, Any]:

@@ -83,7 +83,9 @@ def dropout(
   if broadcast_axis is not None:
     shape[broadcast_axis] = 1
   keep = jax.random.bernoulli(key, 1.0 - rate, tuple(shape))
-  return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+  # In this order, or XLA scales what comes out of a TPU kernel in a pass of its
+  # own before the reshape that follows the kernel.
+  return jnp.where(keep, x, jnp.zeros_like(x)) / (1.0 - rate)
 
 
 class RMSNorm(nnx.Module):

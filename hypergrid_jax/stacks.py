@@ -14,12 +14,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import extension, layers, rectifying, types
+from hypergrid_jax import extension, layers, rectifying, scan_stash, types
 
 REMAT_POLICIES: dict[str, Callable[..., Any]] = {
   'minimal': jax.checkpoint_policies.save_from_both_policies(
     jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    jax.checkpoint_policies.save_only_these_names(rectifying.NAME),
+    jax.checkpoint_policies.save_only_these_names(
+      rectifying.NAME, scan_stash.NAME
+    ),
   ),
   'full': jax.checkpoint_policies.nothing_saveable,
 }
@@ -282,11 +284,22 @@ class Stack(nnx.Module):
       parameters, layer = scanned
       return nnx.merge(graph, parameters)(carry, inputs, layer)
 
-    if self.remat_policy != 'none':
+    def again(body):
+      if self.remat_policy == 'none':
+        return body
       policy = REMAT_POLICIES[self.remat_policy]
-      body = jax.checkpoint(body, policy=policy, prevent_cse=False)
+      # Outside of a loop the compiler would merge the second computation of
+      # what is not kept with the first, and keep it.
+      return jax.checkpoint(
+        body, policy=policy, prevent_cse=not self.scan_layers
+      )
+
     if self.scan_layers:
-      return jax.lax.scan(body, carry, (parameters, per_layer))
+      scanned = parameters, per_layer
+      if self.remat_policy == 'full':  # nothing is kept
+        return jax.lax.scan(again(body), carry, scanned)
+      return scan_stash.scan(body, carry, scanned, wrap=again)
+    body = again(body)
     caches = []
     for n in range(self.num_layers):
       one = jax.tree.map(lambda leaf, n=n: leaf[n], (parameters, per_layer))

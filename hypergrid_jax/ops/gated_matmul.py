@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import current_mesh, rectifying
+from hypergrid_jax import current_mesh, rectifying, scan_stash
 from hypergrid_jax.ops import choices, reference, xla_forms
 from hypergrid_jax.ops.partitions import WHOLE, Divided, Partition
 
@@ -107,7 +107,11 @@ def gated_matmul(
     factor = jnp.repeat(factor, count // factor.shape[-1], axis=-1)
     return form.spread(factor.astype(accumulate), segment_ids)
 
-  return _gated(
+  place = None
+  # Other inputs a policy of remat may want to compute again.
+  if rectifier is not None and form.reads_stacks(problem.batch * length):
+    place = scan_stash.place(u.shape, u.dtype)
+  y, stack = _gated(
     Divided(form, axes, None if rectifier is None else rectifier.scale),
     u,
     None if rectifier is None else rectifier.keep,
@@ -115,7 +119,9 @@ def gated_matmul(
     spread(row, blocks[0] * shards[0]),
     spread(col, blocks[1] * shards[1]),
     jnp.stack([jnp.asarray(x, accumulate) for x in (offset, scale)]),
+    None if place is None else (place.stack, place.layer),
   )
+  return y if place is None else place.fill(stack, y)
 
 
 def _gates(row, col):
@@ -126,19 +132,31 @@ def _gates(row, col):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _gated(form, x, keep, kernel, row, col, gate):
-  return _forward(form, x, keep, kernel, row, col, gate)[0]
+def _gated(form, x, keep, kernel, row, col, gate, stash):
+  """y, and with a stash, (stack, layer), the stack with u in it."""
+  return _forward(form, x, keep, kernel, row, col, gate, stash)[0]
 
 
-def _forward(form, x, keep, *others):
+def _forward(form, x, keep, kernel, row, col, gate, stash):
   u = x if form.slope is None else rectifying.value(form.slope, x, keep)
-  return form.forward(u, *others), (u, *others)
+  others = kernel, row, col, gate
+  y = form.forward(u, *others)
+  if stash is None:
+    return (y, None), (u, None, *others)
+  stack, layer = stash
+  stack = jax.lax.dynamic_update_index_in_dim(stack, u, layer, 0)
+  return (y, stack), (None, layer, *others)
 
 
-def _backward(form, arguments, dy):
-  u, kernel, row, col, gate = arguments
-  du, dkernel, drow, dcol = form.backward(u, kernel, row, col, gate, dy)
-  return du, None, dkernel, drow, dcol, jnp.zeros_like(gate)
+def _backward(form, kept, cotangents):
+  u, layer, *others = kept
+  dy, stack = cotangents
+  if layer is not None:
+    u = stack  # see scan_stash
+  du, dkernel, drow, dcol = form.backward(u, *others, dy, layer)
+  dgate = jnp.zeros_like(others[-1])
+  dstash = None if layer is None else (stack, None)
+  return du, None, dkernel, drow, dcol, dgate, dstash
 
 
 _gated.defvjp(_forward, _backward)

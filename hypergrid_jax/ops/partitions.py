@@ -70,12 +70,15 @@ class Divided:
       u, kernel, row, col, gate
     )
 
-  def backward(self, u, kernel, row, col, gate, dy):
-    """Gradients of u, or of x, and of kernel, row and col, of all devices."""
+  def backward(self, u, kernel, row, col, gate, dy, layer=None):
+    """Gradients of u, or of x, and of kernel, row and col, of all devices.
+
+    With a layer u is its part of a given stack [N, B, L, K].
+    """
     batch, inputs, outputs = dataclasses.astuple(self.axes)
 
     def local(*arguments):
-      du, dkernel, drow, dcol = self.form.backward(*arguments, self.slope)
+      du, dkernel, drow, dcol = self.form.backward(*arguments, slope=self.slope)
       dkernel = dkernel.astype(kernel.dtype)  # fewer bytes to send
       return (
         _sum(du, outputs),
@@ -84,9 +87,12 @@ class Divided:
         _sum(dcol, inputs),
       )
 
-    specs = (*self._arguments, self._result)
+    of_u, *others = self._arguments
+    if layer is not None:
+      of_u = PartitionSpec(None, *of_u)
+    specs = (of_u, *others, self._result, PartitionSpec())
     return self._run(local, specs, self._arguments[:4])(
-      u, kernel, row, col, gate, dy
+      u, kernel, row, col, gate, dy, layer
     )
 
   @property

@@ -26,10 +26,22 @@ def by_strip(matrix, count):
 
 @dataclasses.dataclass(frozen=True)
 class Operand:
-  """An array, or the shape of a result, and how it is cut into blocks."""
+  """An array, or the shape of a result, and how it is cut into blocks.
+
+  Attributes:
+    value: the array.
+    spec: its blocks.
+    layers: of how many the array is; a kernel reads one of them.
+  """
 
   value: Any
   spec: pl.BlockSpec
+  layers: int = 1
+
+  @property
+  def bytes(self) -> int:
+    """That a kernel reads or writes."""
+    return self.value.size * self.value.dtype.itemsize // self.layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +57,19 @@ class Grid:
     return self.plan.tokens // (self.plan.cores * self.visit.tile)
 
   def tokens(self, x, *, divided=False):
-    """[T, A]: a tile; with `divided`, a part of its features."""
-    width = x.shape[1] // (self.visit.parts if divided else 1)
-    return Operand(
-      x,
-      pl.BlockSpec(
-        (self.visit.tile, width),
-        lambda p, q, t: (self._tile(p, t), q if divided else 0),
-      ),
-    )
+    """[T, A]: a tile; with `divided`, a part of its features.
+
+    Of [N, T, A], all layers, those of the `layer` that `call` is given.
+    """
+    width = x.shape[-1] // (self.visit.parts if divided else 1)
+    block = (self.visit.tile, width)
+
+    def index(p, q, t, *layer):
+      return *(one[0] for one in layer), self._tile(p, t), q if divided else 0
+
+    if len(x.shape) == 3:
+      return Operand(x, pl.BlockSpec((None, *block), index), len(x))
+    return Operand(x, pl.BlockSpec(block, lambda p, q, t, *_: index(p, q, t)))
 
   def factor(self, x, *, divided=False):
     """[G, T]: a tile; with `divided`, a part of the blocks."""
@@ -77,7 +93,7 @@ class Grid:
       matrix,
       pl.BlockSpec(
         (rows, matrix.shape[1]),
-        lambda p, q, t: (q, 0),
+        lambda p, q, t, *_: (q, 0),
         pipeline_mode=_ONE_BUFFER,
       ),
     )
@@ -88,7 +104,9 @@ class Grid:
     block, index = self._strip_block(matrix.shape, divided)
     return Operand(
       matrix,
-      pl.BlockSpec(block, lambda p, q, t: index(q), pipeline_mode=_ONE_BUFFER),
+      pl.BlockSpec(
+        block, lambda p, q, t, *_: index(q), pipeline_mode=_ONE_BUFFER
+      ),
     )
 
   def kernel_gradient(self, kernel, transposed):
@@ -96,29 +114,42 @@ class Grid:
     k, n = kernel.shape
     part = k // self.visit.parts
     if transposed:
-      shape, block, index = (n, k), (n, part), lambda p, q, t: (p, 0, q)
+      shape, block = (n, k), (n, part)
     else:
-      shape, block, index = (k, n), (part, n), lambda p, q, t: (p, q, 0)
+      shape, block = (k, n), (part, n)
+
+    def index(p, q, t, *_):
+      return (p, 0, q) if transposed else (p, q, 0)
+
     return Operand(
       jax.ShapeDtypeStruct((self.plan.cores, *shape), jnp.float32),
       pl.BlockSpec((None, *block), index, pipeline_mode=_ONE_BUFFER),
     )
 
-  def call(self, name, body, inputs, outputs, form, *, work):
+  def call(self, name, body, inputs, outputs, form, *, work, layer=None):
     """Runs a kernel on the scalars `form` and the operands.
 
     `work` is for the compiler, which does not see into a kernel: its FLOPs of
-    matmuls, and how many gates it makes.
+    matmuls, and how many gates it makes. `layer` is the one to read of operands
+    that have all of them, int32 scalar.
     """
-    values = [operand.value for operand in (*inputs, *outputs)]
+    # Known before the first step, for the blocks follow from it.
+    numbers = () if layer is None else (layer.reshape(1),)
+
+    def run(*refs):
+      body(*refs[len(numbers) :])
+
     return pl.pallas_call(
-      body,
-      grid=(self.plan.cores, self.visit.parts, self.tiles),
-      in_specs=[
-        pl.BlockSpec(memory_space=pltpu.SMEM),
-        *(operand.spec for operand in inputs),
-      ],
-      out_specs=[operand.spec for operand in outputs],
+      run,
+      grid_spec=pltpu.PrefetchScalarGridSpec(
+        num_scalar_prefetch=len(numbers),
+        grid=(self.plan.cores, self.visit.parts, self.tiles),
+        in_specs=[
+          pl.BlockSpec(memory_space=pltpu.SMEM),
+          *(operand.spec for operand in inputs),
+        ],
+        out_specs=[operand.spec for operand in outputs],
+      ),
       out_shape=[
         jax.ShapeDtypeStruct(operand.value.shape, operand.value.dtype)
         for operand in outputs
@@ -130,11 +161,11 @@ class Grid:
       cost_estimate=pl.CostEstimate(
         flops=work[0],
         transcendentals=work[1],
-        bytes_accessed=sum(x.size * x.dtype.itemsize for x in values),
+        bytes_accessed=sum(one.bytes for one in (*inputs, *outputs)),
       ),
       interpret=self.plan.interpret,
       name=f'gated_matmul_{name}',
-    )(form, *(operand.value for operand in inputs))
+    )(*numbers, form, *(operand.value for operand in inputs))
 
   def _tile(self, p, t):
     return p * self.tiles + t
@@ -142,7 +173,7 @@ class Grid:
   def _factor_spec(self, blocks, divided):
     return pl.BlockSpec(
       (None, blocks, self.visit.tile),
-      lambda p, q, t: (q if divided else 0, 0, self._tile(p, t)),
+      lambda p, q, t, *_: (q if divided else 0, 0, self._tile(p, t)),
     )
 
   def _strip_block(self, shape, divided):

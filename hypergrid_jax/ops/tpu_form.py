@@ -44,21 +44,31 @@ class Kernels(xla_forms.Form):
     )
     return y[:tokens].reshape(*u.shape[:2], -1)
 
-  def backward(self, u, kernel, row, col, gate, dy, slope=None):
-    """Gradients of u, kernel, row and col; with a slope of what u rectifies."""
-    tokens = u.shape[0] * u.shape[1]
+  def reads_stacks(self, tokens: int) -> bool:
+    """Where no tokens have to be added."""
+    return tokens == self.plan.tokens
+
+  def backward(self, u, kernel, row, col, gate, dy, layer=None, *, slope=None):
+    """Gradients of u, kernel, row and col; see `xla_forms.Form.backward`."""
+    shape = u.shape[-3:]
+    tokens = shape[0] * shape[1]
+    if layer is None:
+      u = self._padded(u.reshape(tokens, -1), 0)
+    else:
+      u = u.reshape(-1, tokens, shape[2])
     du, dkernel, drow, dcol = tpu_kernels.backward(
       self.plan,
-      self._padded(u.reshape(tokens, -1), 0),
+      u,
       kernel,
       self._padded(row.reshape(-1, tokens), 1),
       self._padded(col.reshape(-1, tokens), 1),
       gate,
       self._padded(dy.reshape(tokens, -1), 0),
       u_slope=slope,
+      layer=layer,
     )
     return (
-      du[:tokens].reshape(u.shape),
+      du[:tokens].reshape(shape),
       dkernel,
       drow[:, :tokens].reshape(row.shape),
       dcol[:, :tokens].reshape(col.shape),

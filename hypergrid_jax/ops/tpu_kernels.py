@@ -25,11 +25,12 @@ too large for that is visited in parts: of N forward, of K backward.
 
 import dataclasses
 import functools
+import operator
 
 import jax
 from jax.experimental import pallas as pl
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from hypergrid_jax import rectifying
 from hypergrid_jax.ops import tpu_plans
@@ -77,7 +78,7 @@ def forward(
 
 def backward(
   plan: tpu_plans.Plan,
-  u: Float[Array, 'T K'],
+  u: Float[Array, '*N T K'],
   kernel: Float[Array, 'K N'],
   row: Float[Array, 'Gr T'],
   col: Float[Array, 'Gc T'],
@@ -85,6 +86,7 @@ def backward(
   dy: Float[Array, 'T N'],
   *,
   u_slope: float | None = None,
+  layer: Int[Array, ''] | None = None,
 ) -> tuple[
   Float[Array, 'T K'],
   Float[Array, 'K N'],
@@ -94,6 +96,7 @@ def backward(
   """Returns the gradients of u, in its dtype, and of the rest, in float32.
 
   With `u_slope` the first is that of x, which u is the `rectifying.value` of.
+  With `layer` u is that layer's part of the given stack.
   """
   if plan.backward.cut == 'columns':
     width, run = kernel.shape[1] // col.shape[0], _backward_columns
@@ -104,8 +107,9 @@ def backward(
   on_the_right = width % plan.unit == 0
   transposed = on_the_right != (plan.backward.cut == 'columns')
   how = _How(transposed, plan.bfloat16, u_slope)
-  du, dkernel, drow, dcol = run(plan, how, u, kernel, row, col, form, dy)
-  dkernel = dkernel.sum(0)  # of the cores
+  du, dkernel, drow, dcol = run(plan, how, u, kernel, row, col, form, dy, layer)
+  # Of the cores; XLA does not take a sum over an axis into what follows.
+  dkernel = functools.reduce(operator.add, dkernel)
   if transposed:
     dkernel = dkernel.T
   return du, dkernel, drow.reshape(row.shape), dcol.sum(0)
@@ -126,7 +130,7 @@ class _How:
   u_slope: float | None
 
 
-def _backward_columns(plan, how, u, kernel, row, col, form, dy):
+def _backward_columns(plan, how, u, kernel, row, col, form, dy, layer):
   grid = Grid(plan, plan.backward)
   du, dkernel, dcol, drow = grid.call(
     'backward',
@@ -139,18 +143,19 @@ def _backward_columns(plan, how, u, kernel, row, col, form, dy):
       grid.factor(row, divided=True),
     ],
     [
-      grid.tokens(u, divided=True),
+      grid.tokens(_like_one_layer(u), divided=True),
       grid.kernel_gradient(kernel, how.transposed),
       grid.factor_gradient(col),
       grid.factor_gradient(row, divided=True),
     ],
     form,
     work=_work(2, u, kernel, row, col),
+    layer=layer,
   )
   return du, dkernel, drow, dcol
 
 
-def _backward_rows(plan, how, u, kernel, row, col, form, dy):
+def _backward_rows(plan, how, u, kernel, row, col, form, dy, layer):
   grid = Grid(plan, plan.backward)
   return grid.call(
     'backward',
@@ -164,19 +169,26 @@ def _backward_rows(plan, how, u, kernel, row, col, form, dy):
       grid.factor(col),
     ],
     [
-      grid.tokens(u, divided=True),
+      grid.tokens(_like_one_layer(u), divided=True),
       grid.kernel_gradient(kernel, how.transposed),
       grid.factor_gradient(row, divided=True),
       grid.factor_gradient(col),
     ],
     form,
     work=_work(3, u, kernel, row, col),
+    layer=layer,
   )
 
 
 def _work(products, u, kernel, row, col):
   """FLOPs of so many products of tokens and weight; gates, made once each."""
-  return 2 * products * u.size * kernel.shape[1], row.size * col.shape[0]
+  flops = 2 * products * u.shape[-2] * kernel.size
+  return flops, row.size * col.shape[0]
+
+
+def _like_one_layer(u):
+  """The shape of one layer's part of a stack."""
+  return jax.ShapeDtypeStruct(u.shape[-2:], u.dtype)
 
 
 def _forward_columns(bfloat16, form, u, weights, strips, bands, y):

@@ -29,10 +29,10 @@ MOST_PARTS = 64
 # at a time. A band whose features do not fill registers is slow to gate so.
 FIRST_BFLOAT16 = 6
 BFLOAT16_SUBLANES = 16
-# Of a core's fast memory, what the kernel's own blocks may take; the compiler
-# needs more for what it spills, up to as much again.
-USABLE_VMEM = 0.8
-SPILLS = 2
+# What a kernel may use of a core's fast memory, over its own blocks: the rest is
+# for what the compiler spills, most where strips are not whole registers. What
+# is not asked for keeps results of other operations there, between them.
+SPILLS = {'whole': 1.25, 'partial': 2.0}
 
 # Multiply-adds of a matrix unit per cycle, by its side, and single numbers
 # that the vector units take, by generation.
@@ -296,15 +296,15 @@ def _fitting_pass(chip, sizes, direction, cut):
       return None
     for tile in tiles:
       used = _bytes(sizes, direction, cut, tile, parts)
-      if sizes.tokens % tile == 0 and used <= USABLE_VMEM * chip.vmem:
-        limit = min(chip.vmem, SPILLS * used)
-        return Pass(cut, tile, parts, limit)
+      if sizes.tokens % tile == 0 and used <= chip.vmem:
+        return Pass(cut, tile, parts, used)
   return None
 
 
 def _bytes(sizes, direction, cut, tile, parts):
-  """Of the blocks and the larger intermediate results of one step."""
+  """Of the blocks, the larger results and what is spilled of one step."""
   _, width, _ = sizes.strips(cut)
+  spills = SPILLS['partial' if width % LANES else 'whole']
   size, k, n = sizes.itemsize, sizes.k, sizes.n
   k, n = (k, n / parts) if direction == 'forward' else (k / parts, n)
   # Strips lie on whole registers; 4 bytes are a float32.
@@ -312,9 +312,9 @@ def _bytes(sizes, direction, cut, tile, parts):
   spread = tile * (k if cut == 'columns' else n)
   if direction == 'forward':
     blocks = 2 * tile * (k + n) * size
-    return int(blocks + striped * size + spread * (8 + size))
+    return int(spills * (blocks + striped * size + spread * (8 + size)))
   weights = striped * size + 4 * k * n
   if cut == 'rows':
     weights += k * n * size
   blocks = 2 * tile * (2 * k + n) * size
-  return int(blocks + weights + spread * (12 + size))
+  return int(spills * (blocks + weights + spread * (12 + size)))

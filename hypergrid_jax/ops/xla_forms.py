@@ -49,8 +49,19 @@ class Form:
     """The grid as the form wants it: this one or a finer one."""
     return rows, columns
 
-  def backward(self, u, kernel, row, col, gate, dy, slope=None):
-    """Gradients of u, kernel, row and col; with a slope of what u rectifies."""
+  def reads_stacks(self, tokens: int) -> bool:
+    """Whether `backward` reads u of one layer in place in a stack of them."""
+    del tokens
+    return False
+
+  def backward(self, u, kernel, row, col, gate, dy, layer=None, *, slope=None):
+    """Gradients of u, kernel, row and col.
+
+    With a layer u is its part of a given stack [N, B, L, K]; with a slope the
+    first gradient is of what u rectifies.
+    """
+    if layer is not None:
+      u = jax.lax.dynamic_index_in_dim(u, layer, keepdims=False)
     du, *others = self.gradients(u, kernel, row, col, gate, dy)
     if slope is not None:
       du = rectifying.gradient(slope, u, du)

@@ -98,8 +98,12 @@ def matmul_flops(
 
 def kernel_flops(instruction: hlo_text.Instruction) -> int | None:
   """FLOPs that a TPU kernel declares to do; None when it does not."""
+  return _declared('flops', instruction)
+
+
+def _declared(what: str, kernel: hlo_text.Instruction) -> int | None:
   found = re.search(
-    r'"cost_estimate":\{[^{}]*"flops":"?(\d+)', instruction.attributes
+    rf'"cost_estimate":\{{[^{{}}]*"{what}":"?(\d+)', kernel.attributes
   )
   return int(found[1]) if found else None
 
@@ -112,7 +116,8 @@ def memory_bytes(
   """Bytes that one run of an instruction reads and writes in main memory.
 
   A fusion that takes a slice of an operand reads the slice; one that writes
-  into an operand writes what it puts there.
+  into an operand writes what it puts there. A TPU kernel, which may do the same,
+  moves no more than it declares.
   """
   if instruction.opcode in _FREE or instruction.opcode.endswith('-done'):
     return 0
@@ -124,8 +129,12 @@ def memory_bytes(
     return 2 * _main_memory(instruction.arrays)
   if instruction.opcode == 'dynamic-update-slice':
     return 2 * _main_memory(operands[1].arrays)
-  read = sum(_main_memory(operand.arrays) for operand in operands)
-  return read + _main_memory(instruction.arrays)
+  moved = sum(_main_memory(operand.arrays) for operand in operands)
+  moved += _main_memory(instruction.arrays)
+  if KERNEL in instruction.attributes:
+    declared = _declared('bytes_accessed', instruction)
+    moved = moved if declared is None else min(moved, declared)
+  return moved
 
 
 def _fusion_bytes(module, called, operands, fusion) -> int:

@@ -17,12 +17,14 @@ from hypergrid_jax import (
   losses,
   optim,
   partitioning,
+  scan_stash,
   schedules,
   trainable,
   tree_paths,
 )
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
-from tests import batches
+from hypergrid_jax.ops import xla_forms
+from tests import batches, jaxprs
 from tests.laws.methods import (
   FIRST_GRADIENTS,
   METHODS,
@@ -286,6 +288,43 @@ def test_scan_and_remat_change_nothing(name, setting):
   batch = batches.batch(examples())
   actual = step(name, **setting)(params(name), batch)
   assert_trees_close(actual, step(name)(params(name), batch))
+
+
+# HyperGrid behind a ReLU, alone and beside what needs its result again.
+STASHING = [
+  'LG mean residual wi+wo encoder',
+  'HyperFormer as released with LG',
+]
+
+
+@pytest.mark.parametrize('policy', ['none', 'minimal'])
+@pytest.mark.parametrize('name', STASHING)
+def test_inputs_kept_in_one_stack_change_nothing(name, policy, monkeypatch):
+  asked = []
+  monkeypatch.setattr(scan_stash, 'PLATFORMS', ('cpu',))
+  monkeypatch.setattr(
+    xla_forms.Form, 'reads_stacks', lambda *_: not asked.append(name)
+  )
+  batch = batches.batch(examples())
+  stashing = step.__wrapped__(name, remat_policy=policy)
+  actual = stashing(params(name), batch)
+  assert asked
+  assert_trees_close(actual, step(name)(params(name), batch))
+
+
+@pytest.mark.parametrize('scanned', [True, False])
+def test_what_is_computed_again_is_merged_in_no_unrolled_stack(scanned):
+  """The compiler would keep the first result; in a loop it cannot."""
+  name = 'plain 1.0'
+  run = step(name, scan_layers=scanned, remat_policy='minimal')
+  traced = run.trace(params(name), batches.batch(examples())).jaxpr
+  again = [
+    equation.params['prevent_cse']
+    for equation, _ in jaxprs.equations(traced.jaxpr)
+    if 'prevent_cse' in equation.params
+  ]
+  assert again
+  assert set(again) == {not scanned}
 
 
 @every_method

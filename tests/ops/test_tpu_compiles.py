@@ -6,7 +6,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 import pytest
 
-from hypergrid_jax import rectifying
+from hypergrid_jax import rectifying, scan_stash
 from hypergrid_jax.ops.gated_matmul import gated_matmul
 from hypergrid_jax.ops.partitions import Partition
 from hypergrid_jax.precompiling import topologies as slices
@@ -78,3 +78,53 @@ def test_the_compiler_takes_the_kernels_on_a_mesh(case):
   text = compiled(*case)
   calls = re.findall(r'%(gated_matmul_\w+?)[.\d]* = .*tpu_custom_call', text)
   assert sorted(calls) == ['gated_matmul_backward', 'gated_matmul_forward']
+
+
+@pytest.mark.tpu
+@pytest.mark.filterwarnings('ignore:A gate of')
+def test_the_backward_kernel_reads_its_layer_in_the_stack():
+  """Of each device's part, [layers, tokens, K / 2]; no slice is made."""
+  layers, rows, length = 3, 4, 256
+  mesh = jax.make_mesh(
+    (2, 2),
+    ('data', 'model'),
+    axis_types=(jax.sharding.AxisType.Auto,) * 2,
+    devices=slices.find('v5e:2x2').devices,
+  )
+
+  def shape(*sizes, axes=(), dtype='bfloat16'):
+    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+    return jax.ShapeDtypeStruct(sizes, dtype, sharding=sharding)
+
+  def run(x, ids, *weights):
+    def body(x, layer):
+      up, *others = layer
+      return x + gated_matmul(
+        x @ up,
+        *others,
+        ids,
+        scale=2.0,
+        offset=0.0,
+        implementation='pallas',
+        partition=Partition('data', 'model'),
+        rectifier=rectifying.Rectifier(None, 1.25),
+      ), None
+
+    y, pull = jax.vjp(lambda *a: scan_stash.scan(body, *a)[0], x, weights)
+    return pull(y)
+
+  with jax.set_mesh(mesh):
+    compiled = jax.jit(run).lower(
+      shape(rows, length, N, axes=('data',)),
+      shape(rows, length, axes=('data',), dtype='int32'),
+      shape(layers, N, K, axes=(None, None, 'model')),
+      shape(layers, K, N, axes=(None, 'model')),
+      shape(layers, rows, SEGMENTS, GRID[0], axes=(None, 'data')),
+      shape(layers, rows, SEGMENTS, GRID[1], axes=(None, 'data')),
+    )
+    text = compiled.compile().as_text()
+  stack = f'bf16[{layers},{rows * length // 2},{K // 2}]'
+  (kernel,) = re.findall(r'%gated_matmul_backward[.\d]* = .*', text)
+  assert stack in kernel
+  slice_ = rf'bf16\[1,{rows // 2},{length},{K // 2}\]\S* dynamic-slice'
+  assert not re.search(slice_, text)

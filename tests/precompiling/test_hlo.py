@@ -193,7 +193,10 @@ def test_kernels_count_what_they_declare():
     '"tpu_custom_call", backend_config={{"custom_call_config":{{"body":"A="'
     '{cost}}}}}\n'
   )
-  declared = ',"cost_estimate":{"transcendentals":"3","flops":"1000"}'
+  declared = (
+    ',"cost_estimate":{"bytes_accessed":"48","transcendentals":"3",'
+    '"flops":"1000"}'
+  )
   text = (
     'ENTRY %main () -> f32[] {\n  %a = f32[8]{0} parameter(0)\n'
     + kernel.format(n=1, cost=declared)
@@ -203,6 +206,8 @@ def test_kernels_count_what_they_declare():
   costs = hlo_costs.costs(hlo_text.parse(text))
   assert (costs.kernel_flops, costs.uncounted_kernels) == (1000, 1)
   assert costs.flops == 1000
+  # Of the first no more than it says, of the second all it is given.
+  assert costs.bytes == 48 + 2 * 4 * 8
 
 
 FUSED = """\
