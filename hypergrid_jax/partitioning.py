@@ -89,11 +89,11 @@ class MeshConfig:
       if value < 1 and not (open_ and value == -1):
         more = ', or -1 for all remaining devices' if open_ else ''
         raise UserError(
-          f'MeshConfig.{name} is {value}, but must be at least 1{more}.'
+          f'mesh.{name} is {value}, but must be at least 1{more}.'
         )
     if self.data == self.fsdp == -1:
       raise UserError(
-        'MeshConfig.data and MeshConfig.fsdp are both -1; only one of them can'
+        'mesh.data and mesh.fsdp are both -1; only one of them can'
         ' take all remaining devices. Set the other one to 1.'
       )
     for logical, target in self.rules:
@@ -118,7 +118,7 @@ class MeshConfig:
         for name in ('slices', 'data', 'fsdp', 'model')
       )
       raise UserError(
-        f'MeshConfig asks for {asked} devices, but there are {num_devices}.'
+        f'mesh asks for {asked} devices, but there are {num_devices}.'
         f' Choose sizes whose product is {num_devices}, or data=-1 or fsdp=-1'
         ' with divisors of it as the others.'
       )
@@ -128,19 +128,19 @@ class MeshConfig:
 def _check_rule(logical: str, target: MeshAxes) -> None:
   if logical not in DEFAULT_RULES:
     raise UserError(
-      f'MeshConfig.rules: no array has an axis {logical!r}; there are'
+      f'mesh.rules: no array has an axis {logical!r}; there are'
       f' {", ".join(DEFAULT_RULES)}.{closest(logical, DEFAULT_RULES)}'
     )
   axes = current_mesh.as_tuple(target)
   for axis in axes:
     if axis not in MESH_AXES:
       raise UserError(
-        f'MeshConfig.rules: {logical!r} -> {axis!r} names no axis of the mesh,'
+        f'mesh.rules: {logical!r} -> {axis!r} names no axis of the mesh,'
         f' which has {", ".join(MESH_AXES)}.{closest(axis, MESH_AXES)}'
       )
   if len(set(axes)) < len(axes):
     raise UserError(
-      f'MeshConfig.rules: {logical!r} -> {target} names a mesh axis twice.'
+      f'mesh.rules: {logical!r} -> {target} names a mesh axis twice.'
     )
 
 
@@ -158,7 +158,7 @@ def make_mesh(
   found = {getattr(device, 'slice_index', 0) for device in devices}
   if len(found) > 1 and len(found) != config.slices:
     raise UserError(
-      f'MeshConfig.slices is {config.slices}, but the devices belong to'
+      f'mesh.slices is {config.slices}, but the devices belong to'
       f' {len(found)} slices. Set mesh.slices = {len(found)}.'
     )
   types = (AxisType.Auto,) * len(MESH_AXES)

@@ -64,7 +64,7 @@ def test_mesh_that_does_not_use_all_devices_is_refused(config, devices):
     ({'model': -1}, 'model is -1'),
     ({'slices': -1}, 'slices is -1'),
     ({'fsdp': 0}, 'fsdp is 0, but must be at least 1, or -1'),
-    ({'data': -1, 'fsdp': -1}, 'data and MeshConfig.fsdp are both -1'),
+    ({'data': -1, 'fsdp': -1}, 'data and mesh.fsdp are both -1'),
     (
       {'rules': (('mpl', 'model'),)},
       "rules: no array has an axis 'mpl'.*'mlp'",
@@ -74,7 +74,7 @@ def test_mesh_that_does_not_use_all_devices_is_refused(config, devices):
   ],
 )
 def test_impossible_mesh_sizes_are_refused(values, field):
-  with pytest.raises(UserError, match=f'MeshConfig.{field}'):
+  with pytest.raises(UserError, match=f'mesh.{field}'):
     MeshConfig(**values)
 
 

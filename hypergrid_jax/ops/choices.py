@@ -185,7 +185,7 @@ def _kernels(problem, cut, interpret):
   if plan is None:
     return (
       f'a kernel of {problem.k} x {problem.n} does not fit in the fast memory'
-      ' of a core; divide it over more devices with MeshConfig.model'
+      ' of a core; divide it over more devices with mesh.model'
     )
   if not interpret:
     tpu_plans.warn_if_slow(chip, dataclasses.replace(sizes, tokens=1))

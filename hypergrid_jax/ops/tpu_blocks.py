@@ -46,15 +46,43 @@ class Operand:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """The steps of one kernel: (core, part of the weight, tile of tokens)."""
+  """The steps of one kernel: (core, part of the weight, tile of tokens).
+
+  Cores share the parts where these can be shared out evenly, for then each has
+  the whole gradient of its own; else they share the tokens.
+  """
 
   plan: tpu_plans.Plan
   visit: tpu_plans.Pass
 
   @property
-  def tiles(self) -> int:
-    """Tiles of one core."""
-    return self.plan.tokens // (self.plan.cores * self.visit.tile)
+  def sums(self) -> int:
+    """How many sums the gradient of the weight is made of."""
+    return 1 if self._share_parts else self.plan.cores
+
+  @property
+  def _share_parts(self) -> bool:
+    return self.visit.parts % self.plan.cores == 0
+
+  @property
+  def _steps(self) -> tuple[int, int, int]:
+    """Cores, and parts and tiles of each."""
+    cores, parts = self.plan.cores, self.visit.parts
+    tiles = self.plan.tokens // self.visit.tile
+    if self._share_parts:
+      return cores, parts // cores, tiles
+    return cores, parts, tiles // cores
+
+  def _spec(self, block, index, **options):
+    """Blocks by `index(sum, part, tile, *layer)`."""
+    _, parts, tiles = self._steps
+
+    def at(p, q, t, *layer):
+      if self._share_parts:
+        return index(0, p * parts + q, t, *layer)
+      return index(p, q, p * tiles + t, *layer)
+
+    return pl.BlockSpec(block, at, **options)
 
   def tokens(self, x, *, divided=False):
     """[T, A]: a tile; with `divided`, a part of its features.
@@ -64,12 +92,12 @@ class Grid:
     width = x.shape[-1] // (self.visit.parts if divided else 1)
     block = (self.visit.tile, width)
 
-    def index(p, q, t, *layer):
-      return *(one[0] for one in layer), self._tile(p, t), q if divided else 0
+    def index(_, q, t, *layer):
+      return *(one[0] for one in layer), t, q if divided else 0
 
     if len(x.shape) == 3:
-      return Operand(x, pl.BlockSpec((None, *block), index), len(x))
-    return Operand(x, pl.BlockSpec(block, lambda p, q, t, *_: index(p, q, t)))
+      return Operand(x, self._spec((None, *block), index), len(x))
+    return Operand(x, self._spec(block, lambda s, q, t, *_: index(s, q, t)))
 
   def factor(self, x, *, divided=False):
     """[G, T]: a tile; with `divided`, a part of the blocks."""
@@ -88,29 +116,22 @@ class Grid:
 
   def whole(self, matrix):
     """A weight whose rows are divided into the parts."""
-    rows = matrix.shape[0] // self.visit.parts
-    return Operand(
-      matrix,
-      pl.BlockSpec(
-        (rows, matrix.shape[1]),
-        lambda p, q, t, *_: (q, 0),
-        pipeline_mode=_ONE_BUFFER,
-      ),
-    )
+    block = (matrix.shape[0] // self.visit.parts, matrix.shape[1])
+    return self._weight(matrix, block, lambda q: (q, 0))
 
   def strips(self, matrix, count, *, divided):
     """A weight [narrow, wide] by strip; `divided` names the side in parts."""
     matrix = by_strip(matrix, count)
-    block, index = self._strip_block(matrix.shape, divided)
-    return Operand(
-      matrix,
-      pl.BlockSpec(
-        block, lambda p, q, t, *_: index(q), pipeline_mode=_ONE_BUFFER
-      ),
+    return self._weight(matrix, *self._strip_block(matrix.shape, divided))
+
+  def _weight(self, matrix, block, index):
+    spec = self._spec(
+      block, lambda s, q, t, *_: index(q), pipeline_mode=_ONE_BUFFER
     )
+    return Operand(matrix, spec)
 
   def kernel_gradient(self, kernel, transposed):
-    """Every core's sum, [cores, K, N] or [cores, N, K]; K is divided."""
+    """All sums, [sums, K, N] or [sums, N, K]; K is divided."""
     k, n = kernel.shape
     part = k // self.visit.parts
     if transposed:
@@ -118,12 +139,12 @@ class Grid:
     else:
       shape, block = (k, n), (part, n)
 
-    def index(p, q, t, *_):
-      return (p, 0, q) if transposed else (p, q, 0)
+    def index(s, q, *_):
+      return (s, 0, q) if transposed else (s, q, 0)
 
     return Operand(
-      jax.ShapeDtypeStruct((self.plan.cores, *shape), jnp.float32),
-      pl.BlockSpec((None, *block), index, pipeline_mode=_ONE_BUFFER),
+      jax.ShapeDtypeStruct((self.sums, *shape), jnp.float32),
+      self._spec((None, *block), index, pipeline_mode=_ONE_BUFFER),
     )
 
   def call(self, name, body, inputs, outputs, form, *, work, layer=None):
@@ -143,7 +164,7 @@ class Grid:
       run,
       grid_spec=pltpu.PrefetchScalarGridSpec(
         num_scalar_prefetch=len(numbers),
-        grid=(self.plan.cores, self.visit.parts, self.tiles),
+        grid=self._steps,
         in_specs=[
           pl.BlockSpec(memory_space=pltpu.SMEM),
           *(operand.spec for operand in inputs),
@@ -167,13 +188,10 @@ class Grid:
       name=f'gated_matmul_{name}',
     )(*numbers, form, *(operand.value for operand in inputs))
 
-  def _tile(self, p, t):
-    return p * self.tiles + t
-
   def _factor_spec(self, blocks, divided):
-    return pl.BlockSpec(
+    return self._spec(
       (None, blocks, self.visit.tile),
-      lambda p, q, t, *_: (q if divided else 0, 0, self._tile(p, t)),
+      lambda s, q, t, *_: (q if divided else 0, 0, t),
     )
 
   def _strip_block(self, shape, divided):

@@ -108,7 +108,7 @@ def backward(
   transposed = on_the_right != (plan.backward.cut == 'columns')
   how = _How(transposed, plan.bfloat16, u_slope)
   du, dkernel, drow, dcol = run(plan, how, u, kernel, row, col, form, dy, layer)
-  # Of the cores; XLA does not take a sum over an axis into what follows.
+  # XLA does not take a sum over an axis into what follows.
   dkernel = functools.reduce(operator.add, dkernel)
   if transposed:
     dkernel = dkernel.T

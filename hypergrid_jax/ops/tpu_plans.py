@@ -29,9 +29,9 @@ MOST_PARTS = 64
 # at a time. A band whose features do not fill registers is slow to gate so.
 FIRST_BFLOAT16 = 6
 BFLOAT16_SUBLANES = 16
-# What a kernel may use of a core's fast memory, over its own blocks: the rest is
-# for what the compiler spills, most where strips are not whole registers. What
-# is not asked for keeps results of other operations there, between them.
+# What a kernel may use of a core's fast memory, over its own blocks. The rest
+# is for what the compiler spills, most where strips are not whole registers.
+# What is not asked for holds results of other operations between them.
 SPILLS = {'whole': 1.25, 'partial': 2.0}
 
 # Multiply-adds of a matrix unit per cycle, by its side, and single numbers
@@ -106,7 +106,7 @@ class Plan:
   """How one gated matmul is done.
 
   Attributes:
-    cores: tensor cores; each takes a share of the tokens.
+    cores: tensor cores; they share the tokens or the parts of the weight.
     unit: side of a matrix unit.
     tokens: how many, after padding.
     forward: y.
@@ -312,7 +312,10 @@ def _bytes(sizes, direction, cut, tile, parts):
   spread = tile * (k if cut == 'columns' else n)
   if direction == 'forward':
     blocks = 2 * tile * (k + n) * size
-    return int(spills * (blocks + striped * size + spread * (8 + size)))
+    sums = 12
+    if cut == 'columns':
+      sums, spread = 8, max(spread, tile * min(width, n))
+    return int(spills * (blocks + striped * size + spread * (sums + size)))
   weights = striped * size + 4 * k * n
   if cut == 'rows':
     weights += k * n * size

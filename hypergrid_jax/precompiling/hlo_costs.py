@@ -116,8 +116,8 @@ def memory_bytes(
   """Bytes that one run of an instruction reads and writes in main memory.
 
   A fusion that takes a slice of an operand reads the slice; one that writes
-  into an operand writes what it puts there. A TPU kernel, which may do the same,
-  moves no more than it declares.
+  into an operand writes what it puts there. A TPU kernel, which may do the
+  same, moves no more than it declares.
   """
   if instruction.opcode in _FREE or instruction.opcode.endswith('-done'):
     return 0

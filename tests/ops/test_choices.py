@@ -125,7 +125,7 @@ def test_the_kernels_need_a_tpu():
   ('changes', 'message'),
   [
     ({'dtype': 'float16'}, 'bfloat16 or float32, not float16'),
-    ({'n': 2**22}, r'512 x 4194304 does not fit .*MeshConfig\.model'),
+    ({'n': 2**22}, r'512 x 4194304 does not fit .*mesh\.model'),
   ],
 )
 def test_what_the_kernels_cannot_do_is_said(tpu, changes, message):

@@ -73,9 +73,15 @@ def test_a_square_kernel_is_not_taken_for_its_transpose(cut, unit):
   assert_equal_to_dense(plan(one_pass(cut), one_pass(cut), unit=unit), SQUARE)
 
 
+# Two cores share the tokens of one part, and more parts evenly.
+@pytest.mark.parametrize('parts', [(4, 2), (1, 4), (2, 1)])
 @pytest.mark.parametrize('cut', ['columns', 'rows'])
-def test_parts_of_the_weight_and_cores_add_up(cut):
-  passes = one_pass(cut, parts=4), one_pass(cut, tile=256, parts=2)
+def test_parts_of_the_weight_and_cores_add_up(cut, parts):
+  forward, backward = parts
+  passes = (
+    one_pass(cut, parts=forward),
+    one_pass(cut, tile=256, parts=backward),
+  )
   assert_equal_to_dense(plan(*passes, cores=2), WIDE)
   assert_equal_to_dense(plan(*passes, cores=2, unit=5), WIDE)
 

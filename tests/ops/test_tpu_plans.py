@@ -49,6 +49,16 @@ def test_a_small_memory_takes_less_at_a_time():
   assert tpu_plans.make_plan(tiny, WO) is None
 
 
+def test_fast_memory_is_asked_for_as_needed():
+  """Of 256 tokens; strips of 96 columns lie on 128 lanes, and spill more."""
+  tokens, spread = 2 * 256 * (3072 + 768) * 2, 256 * 3072 * (4 + 4 + 2)
+  weight = 3072 * 768 * 2
+  whole = tpu_plans.make_plan(V5E, WO).forward
+  assert whole.vmem_limit == 1.25 * (tokens + weight + spread)
+  partial = tpu_plans.make_plan(V5E, sized(columns=8), cut='columns').forward
+  assert partial.vmem_limit == 2 * (tokens + weight * 128 // 96 + spread)
+
+
 @pytest.mark.parametrize(
   ('tokens', 'padded', 'tile'),
   [(1, 256, 128), (256, 256, 128), (384, 512, 256), (1280, 1280, 128)],
