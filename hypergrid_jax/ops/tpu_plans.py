@@ -29,10 +29,14 @@ MOST_PARTS = 64
 # at a time. A band whose features do not fill registers is slow to gate so.
 FIRST_BFLOAT16 = 6
 BFLOAT16_SUBLANES = 16
-# What a kernel may use of a core's fast memory, over its own blocks. The rest
-# is for what the compiler spills, most where strips are not whole registers.
-# What is not asked for holds results of other operations between them.
-SPILLS = {'whole': 1.25, 'partial': 2.0}
+# What a kernel needs of a core's fast memory, over its own blocks, for what the
+# compiler spills: more where strips are many, or not whole registers. What it
+# does not ask for holds results of other operations between them. A kernel that
+# spills much is slow anyway, and asks for more than it needs.
+FEW_STRIPS = 16
+SPILLS = 1.25
+MANY_SPILLS = 1.5
+MANY_SPILLS_MARGIN = 2
 
 # Multiply-adds of a matrix unit per cycle, by its side, and single numbers
 # that the vector units take, by generation.
@@ -295,16 +299,22 @@ def _fitting_pass(chip, sizes, direction, cut):
     if divided % parts or (parts > 1 and divided // parts % LANES):
       return None
     for tile in tiles:
-      used = _bytes(sizes, direction, cut, tile, parts)
-      if sizes.tokens % tile == 0 and used <= chip.vmem:
-        return Pass(cut, tile, parts, used)
+      needed = _bytes(sizes, direction, cut, tile, parts)
+      if sizes.tokens % tile == 0 and needed <= chip.vmem:
+        margin = MANY_SPILLS_MARGIN if _spills_much(sizes, cut) else 1
+        return Pass(cut, tile, parts, min(chip.vmem, margin * needed))
   return None
+
+
+def _spills_much(sizes, cut):
+  count, width, _ = sizes.strips(cut)
+  return count > FEW_STRIPS or width % LANES != 0
 
 
 def _bytes(sizes, direction, cut, tile, parts):
   """Of the blocks, the larger results and what is spilled of one step."""
   _, width, _ = sizes.strips(cut)
-  spills = SPILLS['partial' if width % LANES else 'whole']
+  spills = MANY_SPILLS if _spills_much(sizes, cut) else SPILLS
   size, k, n = sizes.itemsize, sizes.k, sizes.n
   k, n = (k, n / parts) if direction == 'forward' else (k / parts, n)
   # Strips lie on whole registers; 4 bytes are a float32.
