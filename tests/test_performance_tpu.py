@@ -12,7 +12,7 @@ BOUNDS = {
   'v4': (128, 16, 1.35),
   'v5e': (128, 32, 1.15),
   'v5p': (128, 32, 1.15),
-  'v6e': (256, 16, 1.35),
+  'v6e': (256, 32, 1.35),
 }
 
 
@@ -40,9 +40,9 @@ def test_kernels_on_fast_grids_are_near_the_plain_matmul(tables):
     if n // columns % width == 0 and rows <= most_rows:
       fast.append(name)
       assert cell['ratio'] <= most, name
-      # By itself a rectified product has to make its input; every token has the
-      # factors of all rows.
-      more = 1.0 if rectified else 0.05 if rows <= 16 else 0.06
+      # By itself a rectified product has to make its input. Every token has the
+      # factors of all rows, and on v5p each core its gradient of the weight.
+      more = 1.0 if rectified else 0.06 if (tpu, rows) == ('v5p', 32) else 0.05
       assert cell['temporary_over_activations'] <= more, name
   assert len(fast) > len(cells) / 3
 

@@ -1,5 +1,6 @@
 """The TPU's own compiler takes the kernels, on every generation and mesh."""
 
+import functools
 import re
 
 import jax
@@ -23,18 +24,25 @@ CASES = [
 ROWS, LENGTH, SEGMENTS, K, N, GRID = 12, 217, 5, 512, 384, (8, 3)
 
 
-def compiled(name, sizes, kernel_axes, dtype):
-  """Value and gradients, for the devices of a slice."""
-  mesh = jax.make_mesh(
+def mesh_of(name, sizes):
+  """The devices of a slice, as data x model."""
+  return jax.make_mesh(
     sizes,
     ('data', 'model'),
     axis_types=(jax.sharding.AxisType.Auto,) * 2,
     devices=slices.find(name).devices,
   )
 
-  def shape(*sizes, axes=('data',), dtype='float32'):
-    sharding = NamedSharding(mesh, PartitionSpec(*axes))
-    return jax.ShapeDtypeStruct(sizes, dtype, sharding=sharding)
+
+def placed_shape(mesh, *sizes, axes=('data',), dtype='float32'):
+  sharding = NamedSharding(mesh, PartitionSpec(*axes))
+  return jax.ShapeDtypeStruct(sizes, dtype, sharding=sharding)
+
+
+def compiled(name, sizes, kernel_axes, dtype):
+  """Value and gradients, for the devices of a slice."""
+  mesh = mesh_of(name, sizes)
+  shape = functools.partial(placed_shape, mesh)
 
   def run(x, keep, kernel, row, col, ids, dy):
     y, pull = jax.vjp(
@@ -85,16 +93,8 @@ def test_the_compiler_takes_the_kernels_on_a_mesh(case):
 def test_the_backward_kernel_reads_its_layer_in_the_stack():
   """Of each device's part, [layers, tokens, K / 2]; no slice is made."""
   layers, rows, length = 3, 4, 256
-  mesh = jax.make_mesh(
-    (2, 2),
-    ('data', 'model'),
-    axis_types=(jax.sharding.AxisType.Auto,) * 2,
-    devices=slices.find('v5e:2x2').devices,
-  )
-
-  def shape(*sizes, axes=(), dtype='bfloat16'):
-    sharding = NamedSharding(mesh, PartitionSpec(*axes))
-    return jax.ShapeDtypeStruct(sizes, dtype, sharding=sharding)
+  mesh = mesh_of('v5e:2x2', (2, 2))
+  shape = functools.partial(placed_shape, mesh, dtype='bfloat16')
 
   def run(x, ids, *weights):
     def body(x, layer):
@@ -115,8 +115,8 @@ def test_the_backward_kernel_reads_its_layer_in_the_stack():
 
   with jax.set_mesh(mesh):
     compiled = jax.jit(run).lower(
-      shape(rows, length, N, axes=('data',)),
-      shape(rows, length, axes=('data',), dtype='int32'),
+      shape(rows, length, N),
+      shape(rows, length, dtype='int32'),
       shape(layers, N, K, axes=(None, None, 'model')),
       shape(layers, K, N, axes=(None, 'model')),
       shape(layers, rows, SEGMENTS, GRID[0], axes=(None, 'data')),
