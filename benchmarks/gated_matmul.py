@@ -29,7 +29,7 @@ import measuring
 import models
 import numpy as np
 
-from hypergrid_jax import atomic_files, current_mesh
+from hypergrid_jax import current_mesh, files
 from hypergrid_jax.ops import choices, gated_matmul, xla_forms
 
 PLAIN, NAIVE, TABLE = 'plain', 'naive', 'auto'
@@ -174,7 +174,7 @@ def write_choices(records: list[dict[str, Any]]) -> None:
     dataclasses.asdict(fastest(record)) for record in records
   ]
   text = json.dumps(table, indent=1, sort_keys=True) + '\n'
-  atomic_files.write_text(choices.TABLE, [text])
+  files.write_text(choices.TABLE, [text])
 
 
 def shape(text: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import json
 import pathlib
 from typing import Any
 
-from hypergrid_jax import atomic_files, run_directory
+from hypergrid_jax import files, run_directory
 
 RESULTS = pathlib.Path(__file__).parent / 'results'
 
@@ -44,4 +44,4 @@ def keep(name: str, about: dict[str, Any], cell: str, values: Any) -> None:
     'cells': dict(sorted(cells.items())),
   }
   RESULTS.mkdir(exist_ok=True)
-  atomic_files.write_text(RESULTS / name, json.dumps(content, indent=1) + '\n')
+  files.write_text(RESULTS / name, json.dumps(content, indent=1) + '\n')

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from hypergrid_jax import atomic_files
+from hypergrid_jax import files
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results' / 'precompile.json'
@@ -87,7 +87,7 @@ def compile_cell(model: str, method: str, slice_: str) -> None:
       return
     cells = {**results(), name: json.loads(file.read_text())}
   RESULTS.parent.mkdir(exist_ok=True)
-  atomic_files.write_text(RESULTS, json.dumps(cells, indent=1) + '\n')
+  files.write_text(RESULTS, json.dumps(cells, indent=1) + '\n')
   fits = cells[name]['train']['fits']
   print(name, 'fits' if fits else 'does not fit', flush=True)
 

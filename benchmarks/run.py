@@ -18,7 +18,7 @@ import sys
 import tables
 import tables_tpu
 
-from hypergrid_jax import atomic_files
+from hypergrid_jax import files
 
 FOLDER = pathlib.Path(__file__).parent
 DATA, VOCAB = 'HYPERGRID_REAL_DATA', 'HYPERGRID_VOCAB'
@@ -67,7 +67,7 @@ class Benchmark:
     )
     if not self.keeps:
       path = tables.RESULTS / f'{self.name}.json'
-      atomic_files.write_text(path, [done.stdout])
+      files.write_text(path, [done.stdout])
 
 
 BENCHMARKS = (

@@ -14,7 +14,7 @@ import pathlib
 import re
 from typing import Any
 
-from hypergrid_jax import atomic_files
+from hypergrid_jax import files
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results'
@@ -262,7 +262,7 @@ def main() -> None:
     if (RESULTS / f'{name}.json').exists()
   }
   page = filled(PAGE.read_text(), reports)
-  atomic_files.write_text(PAGE, [page])
+  files.write_text(PAGE, [page])
   if 'train_step_methods' in reports:
     if importlib.util.find_spec('matplotlib') is None:
       print("no plots: pip install -e '.[plots]'")

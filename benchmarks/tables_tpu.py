@@ -11,7 +11,7 @@ import gated_matmul_tpu
 import kept_cells
 import train_step_tpu
 
-from hypergrid_jax import atomic_files
+from hypergrid_jax import files
 
 PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'performance_tpu.md'
 
@@ -114,7 +114,7 @@ def filled(page: str) -> str:
 
 def main() -> None:
   """Writes the tables into the page."""
-  atomic_files.write_text(PAGE, [filled(PAGE.read_text())])
+  files.write_text(PAGE, [filled(PAGE.read_text())])
 
 
 if __name__ == '__main__':

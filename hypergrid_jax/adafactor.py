@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hypergrid_jax import tree_paths
+from hypergrid_jax import trees
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.types import Params
 
@@ -204,7 +204,7 @@ def scale_by_adafactor(
     def moment(path: str, param: jax.Array) -> Moment:
       return over_layers(partial(_init_moment, config), path)(param)
 
-    moments = tree_paths.map_with_path(moment, params)
+    moments = trees.map_with_path(moment, params)
     return AdafactorState(jnp.zeros((), jnp.int32), moments)
 
   def update(
@@ -220,7 +220,7 @@ def scale_by_adafactor(
       layer = partial(_layer_update, config, beta, scale)
       return over_layers(layer, path)(param, grad, moment)
 
-    pairs = tree_paths.map_with_path(step, params, grads, state.moments)
+    pairs = trees.map_with_path(step, params, grads, state.moments)
     updates = jax.tree.map(lambda _, pair: pair[0], params, pairs)
     moments = jax.tree.map(lambda _, pair: pair[1], params, pairs)
     return updates, AdafactorState(state.count + 1, moments)

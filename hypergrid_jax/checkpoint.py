@@ -26,7 +26,7 @@ from hypergrid_jax import (
   checkpoint_files,
   manifest,
   processes,
-  tree_paths,
+  trees,
 )
 from hypergrid_jax.checkpoint_reader import AVERAGE, CheckpointReader, to_items
 from hypergrid_jax.errors import UserError
@@ -97,10 +97,10 @@ class Checkpointer(CheckpointReader):
         save had written is removed and all earlier checkpoints are kept.
     """
     self.wait()
-    leaves = tree_paths.flatten(state)
+    leaves = trees.flatten(state)
     items = to_items(leaves)
     own = {'fingerprint': self.fingerprint or {}, 'step': step}
-    body = {'leaves': tree_paths.layout(leaves), 'meta': {**meta, **own}}
+    body = {'leaves': trees.layout(leaves), 'meta': {**meta, **own}}
     size = sum(leaf.nbytes for leaf in leaves.values())
     writes: list[Any] = []
     with self._cleaning_up(writes):

@@ -10,7 +10,7 @@ from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
-from hypergrid_jax import agreement, manifest, processes, tree_paths
+from hypergrid_jax import agreement, manifest, processes, trees
 from hypergrid_jax.checkpoint_files import CheckpointFiles
 from hypergrid_jax.errors import UserError, closest
 
@@ -29,7 +29,7 @@ def to_items(leaves: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
   """Returns the Orbax items of a checkpoint as nested dicts."""
   names = sorted({_item(path) for path in leaves})
   return {
-    name: tree_paths.unflatten(
+    name: trees.unflatten(
       {path: leaf for path, leaf in leaves.items() if _item(path) == name}
     )
     for name in names
@@ -249,12 +249,12 @@ class CheckpointReader:
         ' optimiser. Start a run from it in another directory:'
         f' train.initial_checkpoint={self.directory.parent}'
       )
-    leaves = tree_paths.flatten(abstract)
+    leaves = trees.flatten(abstract)
     self._check_fingerprint(path, meta['fingerprint'])
     _check_leaves(
       path,
       {k: v for k, v in body['leaves'].items() if _item(k) in names},
-      tree_paths.layout(leaves),
+      trees.layout(leaves),
       rounding=_TRAINING not in names,
     )
     found: dict[str, Any] = {}
@@ -264,7 +264,7 @@ class CheckpointReader:
         for name, tree in to_items(leaves).items():
           args = ocp.args.StandardRestore(tree)
           restored = handler.restore(epath.Path(path / name), args=args)
-          found.update(tree_paths.flatten(restored))
+          found.update(trees.flatten(restored))
 
     agreement.of_all(read)
     state = jax.tree.unflatten(
@@ -303,7 +303,7 @@ def _check_leaves(
       else [dtype, shape]
       for name, (dtype, shape) in saved.items()
     }
-  differences = tree_paths.differences(saved, wanted)
+  differences = trees.differences(saved, wanted)
   if differences:
     raise UserError(
       f'Checkpoint {path} holds another model or optimiser.\n'

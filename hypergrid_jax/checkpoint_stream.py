@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from hypergrid_jax import checkpoint_files, manifest, tree_paths
+from hypergrid_jax import checkpoint_files, manifest, trees
 
 _PARAMS = 'params'
 
@@ -99,7 +99,7 @@ def write_params(
     (Deferred, _OneByOne(written)),
   )
   handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-  tree = {_PARAMS: tree_paths.unflatten(leaves)}
+  tree = {_PARAMS: trees.unflatten(leaves)}
   files = checkpoint_files.CheckpointFiles(directory.absolute() / 'checkpoints')
   files.check_space(step, sum(leaf.nbytes for leaf in leaves.values()))
   path = files.path(step)
@@ -109,7 +109,7 @@ def write_params(
     handler.save(item, args=ocp.args.PyTreeSave(tree))
     handler.finalize(item)
   body = {
-    'leaves': tree_paths.layout(tree_paths.flatten(tree)),
+    'leaves': trees.layout(trees.flatten(tree)),
     'meta': {**meta, 'fingerprint': {}, 'step': step},
   }
   manifest.write(path, body)

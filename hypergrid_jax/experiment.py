@@ -20,7 +20,6 @@ from hypergrid_jax import (
   metrics,
   preemption,
   processes,
-  progress,
   run_batches,
   run_directory,
   run_setup,
@@ -30,6 +29,7 @@ from hypergrid_jax import (
   warm_start,
 )
 from hypergrid_jax import checkpoint as checkpoint_lib
+from hypergrid_jax import console as console_lib
 from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import recorder as recorder_lib
 from hypergrid_jax import results as results_lib
@@ -228,7 +228,7 @@ def _train_and_evaluate(
       )
     )
     bar = stack.enter_context(
-      progress.bar(console, 'training', config.num_steps, done=start)
+      console_lib.bar(console, 'training', config.num_steps, done=start)
     )
     meter = Meter(batches, share=rows.share, trained=loader.trained_fraction)
     hooks = _Hooks(
@@ -345,7 +345,7 @@ def _evaluate_params(setup, step, params, console) -> results_lib.Results:
     from hypergrid_jax.tasks import registry
 
   # The first report brings the total.
-  with progress.bar(console, f'evaluating step {step}', 0) as bar:
+  with console_lib.bar(console, f'evaluating step {step}', 0) as bar:
     return evaluate_lib.evaluate(
       setup.model,
       params,

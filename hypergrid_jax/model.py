@@ -7,7 +7,7 @@ transformed (jit, grad, sharding, checkpoints) works on plain nested dicts.
 from flax import nnx
 import jax
 
-from hypergrid_jax import extension, partitioning, t5, tree_paths, types
+from hypergrid_jax import extension, partitioning, t5, trees, types
 from hypergrid_jax.t5_config import T5Config
 
 # A plain parameter that has one of these is used in the activations' dtype.
@@ -42,10 +42,10 @@ class Model:
     self._rules = rules
     self._graph, self._state = nnx.split(self._abstract(points))
     flat = nnx.to_flat_state(self._state)
-    self.abstract_params = tree_paths.unflatten(
+    self.abstract_params = trees.unflatten(
       {_path(p): v.get_raw_value() for p, v in flat}
     )
-    self.logical_axes = tree_paths.unflatten(
+    self.logical_axes = trees.unflatten(
       {_path(p): v.get_metadata()['logical_axes'] for p, v in flat}
     )
     plain = nnx.split(self._abstract(extension.ExtensionPoints()))[1]
@@ -74,12 +74,12 @@ class Model:
     Args:
       params: all of the model's.
     """
-    leaves = tree_paths.flatten(params)
-    axes = tree_paths.flatten(self.logical_axes, is_leaf=tree_paths.is_axes)
+    leaves = trees.flatten(params)
+    axes = trees.flatten(self.logical_axes, is_leaf=trees.is_axes)
     for path in self.plain:
       if not _KERNEL_AXES.isdisjoint(axes[path]):
         leaves[path] = leaves[path].astype(self.config.dtype)
-    return tree_paths.unflatten(leaves)
+    return trees.unflatten(leaves)
 
   def _build(self, points, rngs):
     return t5.T5(

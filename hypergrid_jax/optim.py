@@ -12,7 +12,7 @@ from typing import Any, get_args
 import optax
 
 from hypergrid_jax import trainable as trainable_lib
-from hypergrid_jax import tree_paths
+from hypergrid_jax import trees
 from hypergrid_jax.adafactor import (
   Adafactor,
   check,
@@ -125,7 +125,7 @@ def make_optimizer(
     UserError: see `trainable.trained_parameters`; or `clip_norm` is not
       positive.
   """
-  axes = tree_paths.flatten(logical_axes, is_leaf=tree_paths.is_axes)
+  axes = trees.flatten(logical_axes, is_leaf=trees.is_axes)
   unknown = sorted(set(added) - set(axes))
   if unknown:
     raise ValueError(f'added names parameters that do not exist: {unknown}')
@@ -146,7 +146,7 @@ def make_optimizer(
       b2=optimizer.b2,
       eps=optimizer.eps,
       weight_decay=optimizer.weight_decay,
-      mask=lambda params: tree_paths.map_with_path(
+      mask=lambda params: trees.map_with_path(
         lambda path, param: param.ndim - (path in stacked) >= 2, params
       ),
     )
@@ -202,8 +202,8 @@ def state_axes(opt_state: Any, params: Params, logical_axes: Params) -> Any:
     ValueError: a leaf is neither a scalar nor recognisably a parameter's: no
       layout for it can be more than a guess.
   """
-  axes = tree_paths.flatten(logical_axes, is_leaf=tree_paths.is_axes)
-  shapes = {k: v.shape for k, v in tree_paths.flatten(params).items()}
+  axes = trees.flatten(logical_axes, is_leaf=trees.is_axes)
+  shapes = {k: v.shape for k, v in trees.flatten(params).items()}
 
   def leaf_axes(path: str, leaf: Any) -> Axes:
     if not leaf.shape:
@@ -219,4 +219,4 @@ def state_axes(opt_state: Any, params: Params, logical_axes: Params) -> Any:
         return layout[1]
     raise ValueError(f'optimiser state {path} {leaf.shape}: unknown layout')
 
-  return tree_paths.map_with_path(leaf_axes, opt_state)
+  return trees.map_with_path(leaf_axes, opt_state)

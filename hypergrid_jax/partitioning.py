@@ -21,7 +21,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
-from hypergrid_jax import current_mesh, tree_paths
+from hypergrid_jax import current_mesh, trees
 from hypergrid_jax.current_mesh import MeshAxes
 from hypergrid_jax.errors import UserError, closest
 from hypergrid_jax.types import Params
@@ -252,9 +252,7 @@ def shardings(
     spec = partition_spec(path, leaf.shape, axes, mesh, rules)
     return NamedSharding(mesh, spec)
 
-  return tree_paths.map_with_path(
-    one, logical_axes, abstract, is_leaf=tree_paths.is_axes
-  )
+  return trees.map_with_path(one, logical_axes, abstract, is_leaf=trees.is_axes)
 
 
 def param_shardings(

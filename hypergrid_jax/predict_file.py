@@ -20,14 +20,14 @@ from rich.console import Console
 
 from hypergrid_jax import (
   agreement,
-  atomic_files,
   errors,
+  files,
   inference,
   prediction_rows,
   predictions,
   processes,
-  progress,
 )
+from hypergrid_jax import console as console_lib
 from hypergrid_jax.run_setup import Run
 
 # Rows that are formatted at once: each call of a task's preprocessors costs a
@@ -92,7 +92,7 @@ def predict_file(
     )
     if not processes.is_first():
       rows = itertools.islice(rows, done, None)
-    with progress.bar(console, 'predicting', total, done=done) as bar:
+    with console_lib.bar(console, 'predicting', total, done=done) as bar:
       for row_answers in _answers(model, rows):
         if processes.is_first():
           if not done:  # before this, nothing is worth going on with
@@ -171,7 +171,7 @@ def _begin(
 
 def _write_origin(output: pathlib.Path, origin: Mapping[str, Any]):
   text = predictions.to_json(dict(origin), indent=2)
-  atomic_files.write_text(_origin(output), [text, '\n'])
+  files.write_text(_origin(output), [text, '\n'])
 
 
 def _check_origin(output: pathlib.Path, origin: Mapping[str, Any]):

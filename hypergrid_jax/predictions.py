@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from hypergrid_jax import atomic_files
+from hypergrid_jax import files
 from hypergrid_jax.errors import UserError
 
 _REQUIRED = ('id', 'inputs', 'target', 'prediction')
@@ -70,7 +70,7 @@ def write_predictions(
     UserError: the file cannot be written.
     ValueError: a number is not finite.
   """
-  atomic_files.write_text(path, (to_json(row) + '\n' for row in rows))
+  files.write_text(path, (to_json(row) + '\n' for row in rows))
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

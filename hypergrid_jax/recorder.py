@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from hypergrid_jax import atomic_files, predictions
+from hypergrid_jax import files, predictions
 
 
 class Recorder:
@@ -76,4 +76,4 @@ def _keep_until(path: pathlib.Path, step: int) -> None:
     if logged > step:
       break
     kept.append(line + '\n')
-  atomic_files.write_text(path, kept)
+  files.write_text(path, kept)

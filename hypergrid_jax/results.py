@@ -6,7 +6,7 @@ import os
 import pathlib
 from typing import Any
 
-from hypergrid_jax import atomic_files, metrics, predictions
+from hypergrid_jax import files, metrics, predictions
 from hypergrid_jax.errors import UserError
 
 
@@ -133,7 +133,7 @@ class Results:
       UserError: the file cannot be written.
     """
     text = predictions.to_json(self.to_json(), indent=2)
-    atomic_files.write_text(path, [text, '\n'])
+    files.write_text(path, [text, '\n'])
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:

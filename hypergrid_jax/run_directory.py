@@ -17,7 +17,7 @@ import socket
 import time
 from typing import Any
 
-from hypergrid_jax import atomic_files, errors, predictions, tree_paths
+from hypergrid_jax import errors, files, predictions, trees
 
 PACKAGES = (
   'hypergrid_jax',
@@ -130,9 +130,9 @@ def write(
     The `digest` of run.json, for other hosts to `wait_for`.
   """
   directory = pathlib.Path(directory)
-  atomic_files.write_text(directory / 'config.gin', [config])
+  files.write_text(directory / 'config.gin', [config])
   text = predictions.to_json(facts, indent=2)
-  atomic_files.write_text(directory / 'run.json', [text, '\n'])
+  files.write_text(directory / 'run.json', [text, '\n'])
   return digest(directory)
 
 
@@ -198,9 +198,9 @@ def _holds_run(directory: pathlib.Path) -> bool:
 
 
 def _check_same(directory: pathlib.Path, identity: Mapping[str, Any]) -> None:
-  there = tree_paths.flatten(read_facts(directory)['identity'])
+  there = trees.flatten(read_facts(directory)['identity'])
   # Through JSON, so that a tuple equals the list that it was read back as.
-  here = tree_paths.flatten(json.loads(predictions.to_json(dict(identity))))
+  here = trees.flatten(json.loads(predictions.to_json(dict(identity))))
   differences = [
     f'  {name}: {there.get(name, "absent")!r} there,'
     f' {here.get(name, "absent")!r} here'

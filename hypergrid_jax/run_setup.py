@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import jax
 from rich.console import Console
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax import corpus as corpus_lib
 from hypergrid_jax import (
   errors,
@@ -23,7 +24,6 @@ from hypergrid_jax import (
   optim,
   partitioning,
   processes,
-  progress,
   run_directory,
   trainable,
   uncertainty,
@@ -193,7 +193,7 @@ def set_up(
   check_rows(run, mesh)
   # Process 0 makes the token stores, the others then find them.
   with (
-    progress.on_demand(console, 'tokenising') as shown,
+    console_lib.on_demand(console, 'tokenising') as shown,
     processes.first_before_others(),
   ):
     corpus = corpus_lib.open_corpus(

@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 import zlib
 
-from hypergrid_jax import atomic_files
+from hypergrid_jax import files
 
 _SEAL = 'crc32'
 
@@ -19,7 +19,7 @@ def write(path: pathlib.Path, content: dict[str, Any]) -> None:
   # As it will be read back: JSON turns tuples into lists and keys into text.
   content = json.loads(json.dumps(content))
   content[_SEAL] = zlib.crc32(_render(content).encode())
-  atomic_files.write_text(path, _render(content))
+  files.write_text(path, _render(content))
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:

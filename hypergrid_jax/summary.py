@@ -8,7 +8,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from hypergrid_jax import partitioning, run_directory, trainable, tree_paths
+from hypergrid_jax import partitioning, run_directory, trainable, trees
 from hypergrid_jax.model import Model
 from hypergrid_jax.state import TrainState
 from hypergrid_jax.step_program import StepProgram
@@ -31,9 +31,9 @@ def parameter_counts(
     divided by the number of tasks), and `groups`: the same count for each part
     of the model, two levels deep.
   """
-  leaves = tree_paths.flatten(model.abstract_params)
+  leaves = trees.flatten(model.abstract_params)
   sizes = {path: math.prod(leaf.shape) for path, leaf in leaves.items()}
-  axes = tree_paths.flatten(model.logical_axes, is_leaf=tree_paths.is_axes)
+  axes = trees.flatten(model.logical_axes, is_leaf=trees.is_axes)
   groups: dict[str, int] = {}
   for path, size in sizes.items():
     group = '/'.join(path.split('/')[:-1][:3])

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax import (
   errors,
-  progress,
   row_places,
   split_facts,
   split_tables,
@@ -227,7 +227,7 @@ class _Reader:
       directory = self._token_dir
       if directory is None:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
-      with progress.on_demand(self._console, 'tokenising') as shown:
+      with console_lib.on_demand(self._console, 'tokenising') as shown:
         stores = tokens.open_stores(
           [self._request(task, split) for split in splits],
           directory=directory,
@@ -243,7 +243,7 @@ class _Reader:
     """Reads all examples of some splits."""
     total = sum(store.num_examples for store in stores.values())
     splits, before = [], 0
-    with progress.bar(self._console, 'reading', total) as bar:
+    with console_lib.bar(self._console, 'reading', total) as bar:
       for name, store in stores.items():
         report = functools.partial(_report, bar, before)
         splits.append(
@@ -272,7 +272,7 @@ class _Reader:
     )
 
 
-def _report(bar: progress.Bar, before: int, done: int) -> None:
+def _report(bar: console_lib.Bar, before: int, done: int) -> None:
   bar.update(before + done)
 
 

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax import corpus as corpus_lib
 from hypergrid_jax import (
-  progress,
   run_batches,
   run_setup,
   split_facts,
@@ -57,7 +57,7 @@ def tokenize(
   task_files.load(run.data.task_files, cache=directory)
   built: set[str] = set()
   kinds = dict.fromkeys((run.evaluate.split, *(('test',) if test else ())))
-  with progress.on_demand(console, 'tokenising') as shown:
+  with console_lib.on_demand(console, 'tokenising') as shown:
 
     def report(label, done, total):
       built.add(label)

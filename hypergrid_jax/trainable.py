@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from hypergrid_jax import tree_paths
+from hypergrid_jax import trees
 from hypergrid_jax.errors import UserError, closest
 from hypergrid_jax.types import Params
 
@@ -103,7 +103,7 @@ def trained_parameters(
       pattern is invalid or matches nothing, or two patterns match the same
       parameter, so that one of them does not say what was meant.
   """
-  axes = tree_paths.flatten(logical_axes, is_leaf=tree_paths.is_axes)
+  axes = trees.flatten(logical_axes, is_leaf=trees.is_axes)
   if not isinstance(trainable, str) and trainable:
     return _matched(list(axes), trainable)
   if not isinstance(trainable, str) or trainable not in PRESETS:
@@ -179,7 +179,7 @@ def select(tree: Params, trained: Trained) -> Params:
   def part_of(path: str, leaf: jax.Array) -> jax.Array:
     return leaf if trained[path] == 'whole' else leaf[_lower(len(leaf)) :]
 
-  return tree_paths.map_with_path(part_of, tree_paths.select(tree, trained))
+  return trees.map_with_path(part_of, trees.select(tree, trained))
 
 
 def spread(updates: Params, params: Params, trained: Trained) -> Params:
@@ -193,7 +193,7 @@ def spread(updates: Params, params: Params, trained: Trained) -> Params:
     params: all parameters.
     trained: see `trained_parameters`.
   """
-  known = tree_paths.flatten(updates)
+  known = trees.flatten(updates)
 
   def full(path: str, param: jax.Array) -> jax.Array:
     if path not in trained:
@@ -203,7 +203,7 @@ def spread(updates: Params, params: Params, trained: Trained) -> Params:
     still = jnp.full_like(param[: _lower(len(param))], -0.0)
     return jnp.concatenate([still, known[path]])
 
-  return tree_paths.map_with_path(full, params)
+  return trees.map_with_path(full, params)
 
 
 def hold(params: Params, trained: Trained) -> Params:
@@ -221,4 +221,4 @@ def hold(params: Params, trained: Trained) -> Params:
     still = jax.lax.stop_gradient(param[:lower])
     return jnp.concatenate([still, param[lower:]])
 
-  return tree_paths.map_with_path(held, params)
+  return trees.map_with_path(held, params)

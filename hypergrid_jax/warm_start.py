@@ -2,7 +2,7 @@
 
 import os
 
-from hypergrid_jax import tree_paths
+from hypergrid_jax import trees
 from hypergrid_jax.checkpoint_reader import CheckpointReader
 from hypergrid_jax.model import Model
 from hypergrid_jax.types import Params
@@ -32,8 +32,8 @@ def load_params(
   """
   reader = CheckpointReader(directory)
   missing = model.added - reader.saved_params()
-  leaves = tree_paths.flatten(fresh)
+  leaves = trees.flatten(fresh)
   wanted = {p: leaf for p, leaf in leaves.items() if p not in missing}
-  restored, _ = reader.restore_params(tree_paths.unflatten(wanted))
-  merged = {**leaves, **tree_paths.flatten(restored)}
-  return tree_paths.unflatten(merged), sorted(missing)
+  restored, _ = reader.restore_params(trees.unflatten(wanted))
+  merged = {**leaves, **trees.flatten(restored)}
+  return trees.unflatten(merged), sorted(missing)

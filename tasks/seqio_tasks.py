@@ -18,7 +18,7 @@ import re
 import subprocess
 from typing import Any
 
-from hypergrid_jax import atomic_files
+from hypergrid_jax import files
 from hypergrid_jax.data import processes
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.tasks import (
@@ -289,7 +289,7 @@ def _write(file: pathlib.Path | None, body: Mapping[str, Any]) -> None:
     return
   content = {'sha256': _digest(body), 'body': body}
   try:
-    atomic_files.write_text(file, json.dumps(content, indent=1))
+    files.write_text(file, json.dumps(content, indent=1))
   except UserError as error:
     # A store that is only read still serves; the module is imported each time.
     _LOGGER.warning('%s', error)

@@ -5,7 +5,7 @@ import dataclasses
 
 import numpy as np
 
-from hypergrid_jax import tree_paths, types
+from hypergrid_jax import trees, types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,4 +119,4 @@ def random_params(abstract, *, seed: int = 0, dtype=np.float64):
       values = values * leaf.shape[-2] ** -0.5
     return values.astype(dtype)
 
-  return tree_paths.map_with_path(draw, abstract)
+  return trees.map_with_path(draw, abstract)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import optim, tree_paths
+from hypergrid_jax import optim, trees
 from tests.updates import STEPS, draw, run
 
 
@@ -122,7 +122,7 @@ def test_factoring_is_decided_layer_by_layer():
     logical_axes={k: ('layers',) * len(s) for k, s in shapes.items()},
   )
   params = {k: jax.ShapeDtypeStruct(s, 'float32') for k, s in shapes.items()}
-  moments = tree_paths.flatten(jax.eval_shape(tx.init, params)[0].moments)
+  moments = trees.flatten(jax.eval_shape(tx.init, params)[0].moments)
   assert {path: moment.shape for path, moment in moments.items()} == {
     'kernel/row': (6, 128),
     'kernel/column': (6, 256),

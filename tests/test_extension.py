@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import errors, extension, t5, tree_paths
+from hypergrid_jax import errors, extension, t5, trees
 from hypergrid_jax import model as model_lib
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
@@ -49,10 +49,8 @@ def test_beside_a_method_that_does_nothing_the_first_is_as_it_is_alone(
   """With parameters of zero both methods leave T5 as it is."""
   acting = methods[0]
   params = batches.random_params(make(acting).abstract_params)
-  together = tree_paths.map_with_path(
-    lambda path, leaf: tree_paths.flatten(params).get(
-      path, np.zeros(leaf.shape)
-    ),
+  together = trees.map_with_path(
+    lambda path, leaf: trees.flatten(params).get(path, np.zeros(leaf.shape)),
     make(*methods).abstract_params,
   )
   batch = batches.batch(batches.rows(vocab_size=CONFIG.vocab_size))
@@ -69,11 +67,10 @@ def test_parameters_keep_their_names_shapes_and_axes():
   for model in alone:
     for field, is_leaf in (
       ('abstract_params', None),
-      ('logical_axes', tree_paths.is_axes),
+      ('logical_axes', trees.is_axes),
     ):
       together, own = (
-        tree_paths.flatten(getattr(m, field), is_leaf=is_leaf)
-        for m in (both, model)
+        trees.flatten(getattr(m, field), is_leaf=is_leaf) for m in (both, model)
       )
       assert {path: together[path] for path in own} == own
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import extension, folding, tree_paths
+from hypergrid_jax import extension, folding, trees
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import exporting
 from hypergrid_jax.methods.adapters import AdaptersConfig
@@ -62,7 +62,7 @@ def program(model):
 def logits(model, params):
   batch = exporting.sample_rows(CONFIG.vocab_size, 0)
   batch = dataclasses.replace(batch, task_ids=TASK_IDS)
-  values = program(model)(tree_paths.unflatten(params), batch)
+  values = program(model)(trees.unflatten(params), batch)
   return np.where(batch.decoder_segment_ids[..., None] > 0, values, 0)
 
 

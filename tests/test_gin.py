@@ -7,7 +7,7 @@ import re
 import jax
 import pytest
 
-from hypergrid_jax import configuration, extension, tree_paths
+from hypergrid_jax import configuration, extension, trees
 from hypergrid_jax.model import Model
 from hypergrid_jax.tasks import mixtures, protocols
 
@@ -150,7 +150,7 @@ def test_a_method_adds_its_parameters_and_nothing_else(name, added):
     ['gin/models/t5_1_0_base.gin', f'gin/methods/{name}.gin'], (*REST, *grid)
   )
   model = build(run)
-  sizes = tree_paths.flatten(model.abstract_params)
+  sizes = trees.flatten(model.abstract_params)
   assert sum(sizes[path].size for path in model.added) == added
   assert size(sizes) == PARAMETERS['t5_1_0_base'] + added
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax import model as model_lib
-from hypergrid_jax import tree_paths, types
+from hypergrid_jax import trees, types
 from tests.goldens import make_hf_golden as hf
 
 ATOL = 1e-5
@@ -34,7 +34,7 @@ def our_outputs(name):
     encoded = module.encode(inputs, sides[0], tasks)
     return encoded, module.decode(targets, sides[1], encoded, sides[0], tasks)
 
-  params = tree_paths.unflatten(hf.weights(config))
+  params = trees.unflatten(hf.weights(config))
   return run(params, inputs, targets, sides, np.zeros(len(inputs), np.int32))
 
 

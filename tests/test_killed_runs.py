@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import manifest, tree_paths
+from hypergrid_jax import manifest, trees
 from hypergrid_jax.checkpoint_reader import CheckpointReader
 from tests.test_experiment import bindings_of
 
@@ -163,10 +163,8 @@ def arrays(directory, step):
     path: jax.ShapeDtypeStruct(shape, dtype, sharding=device)
     for path, (dtype, shape) in found.items()
   }
-  state, _ = CheckpointReader(directory).restore(
-    tree_paths.unflatten(target), step
-  )
-  return {p: np.asarray(x) for p, x in tree_paths.flatten(state).items()}
+  state, _ = CheckpointReader(directory).restore(trees.unflatten(target), step)
+  return {p: np.asarray(x) for p, x in trees.flatten(state).items()}
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from hypergrid_jax import (
   schedules,
   state,
   train,
-  tree_paths,
+  trees,
 )
 from hypergrid_jax import model as model_lib
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
@@ -94,7 +94,7 @@ def trained(method: str, config: MeshConfig, devices=None):
       )
       now, metrics = step(now, batch, jax.random.key(7))
       losses.append(np.asarray(metrics.sums).sum(0))
-  return np.array(losses), jax.device_get(tree_paths.flatten(now.params))
+  return np.array(losses), jax.device_get(trees.flatten(now.params))
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax import model as model_lib
-from hypergrid_jax import t5, tree_paths
+from hypergrid_jax import t5, trees
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from tests import batches
 from tests.goldens import make_parameter_trees as goldens
@@ -45,7 +45,7 @@ V1_1 = {'mlp_activations': ('gelu', 'linear'), 'logits_via_embedding': False}
 def sizes(model):
   return {
     path: math.prod(leaf.shape)
-    for path, leaf in tree_paths.flatten(model.abstract_params).items()
+    for path, leaf in trees.flatten(model.abstract_params).items()
   }
 
 
@@ -165,7 +165,7 @@ def test_seeds_make_different_parameters_and_the_same_seed_the_same():
   model = model_lib.Model(config, method.extension_points())
   init = jax.jit(model.init)
   first, again, other = (
-    tree_paths.flatten(init(jax.random.key(seed, impl='unsafe_rbg')))
+    trees.flatten(init(jax.random.key(seed, impl='unsafe_rbg')))
     for seed in (5, 5, 6)
   )
   constant = {path for path in first if path.endswith(('scale', 'col'))}

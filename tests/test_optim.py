@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import optim, tree_paths
+from hypergrid_jax import optim, trees
 from hypergrid_jax.errors import UserError
 from tests.updates import STEPS, draw, run
 
@@ -69,7 +69,7 @@ def small_params():
   rng = np.random.default_rng(3)
   shapes = {'encoder/layers/wo': (2, 5, 4), 'encoder/layers/norm': (2, 4)}
   shapes |= {'decoder/layers/wo': (3, 5, 4), 'embedding': (7, 4)}
-  params = tree_paths.unflatten(
+  params = trees.unflatten(
     {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
   )
   params['embedding'][0, :3] = [-0.0, 0.0, 1e-40]
@@ -101,12 +101,12 @@ def test_frozen_parameters_keep_their_bits_and_have_no_state(optimizer, apply):
   )
   grads = jax.tree.map(lambda p: np.ones((STEPS, *p.shape), p.dtype), params)
   after, state = apply(tx, params, grads)
-  before, after = tree_paths.flatten(params), tree_paths.flatten(after)
+  before, after = trees.flatten(params), trees.flatten(after)
   trained = {'encoder/layers/wo', 'decoder/layers/wo'}
   for path, old in before.items():
     same = old.view(np.int32) == np.asarray(after[path]).view(np.int32)
     assert not same.any() if path in trained else same.all(), path
-  named = ' '.join(tree_paths.flatten(state))
+  named = ' '.join(trees.flatten(state))
   assert 'decoder/layers/wo' in named
   assert 'norm' not in named
   assert 'embedding' not in named
@@ -197,7 +197,7 @@ def test_state_axes_follow_the_parameters_also_when_shapes_are_ambiguous():
     optim.Adafactor(min_dim=4), optim.Constant(), logical_axes=axes
   )
   found = optim.state_axes(jax.eval_shape(tx.init, params), params, axes)
-  assert tree_paths.flatten(found[0], is_leaf=tree_paths.is_axes) == {
+  assert trees.flatten(found[0], is_leaf=trees.is_axes) == {
     'count': (),
     'moments/cube/row': ('layers', 'tasks', 'embed'),
     'moments/cube/column': ('layers', 'tasks', 'mlp'),

@@ -6,13 +6,7 @@ import re
 
 import pytest
 
-from hypergrid_jax import (
-  configuration,
-  corpus,
-  extension,
-  trainable,
-  tree_paths,
-)
+from hypergrid_jax import configuration, corpus, extension, trainable, trees
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model
@@ -49,7 +43,7 @@ def trained(run, num_tasks):
   parts = trainable.trained_parameters(
     model.logical_axes, run.train.trainable, added=model.added
   )
-  sizes = tree_paths.flatten(model.abstract_params)
+  sizes = trees.flatten(model.abstract_params)
   return sum(
     math.prod(trainable.part_shape(sizes[path].shape, part))
     for path, part in parts.items()

@@ -12,7 +12,7 @@ from hypergrid_jax import (
   partitioning,
   run_setup,
   summary,
-  tree_paths,
+  trees,
 )
 
 RUN = (
@@ -74,8 +74,8 @@ def setup_of(*bindings):
 def test_a_run_goes_on_with_other_activations_from_the_same_state(binding):
   def facts(*bindings):
     setup = setup_of(*bindings)
-    state = tree_paths.flatten(setup.state)
-    return setup.identity, tree_paths.layout(state)
+    state = trees.flatten(setup.state)
+    return setup.identity, trees.layout(state)
 
   assert facts(f'T5Config.{binding}') == facts()
   wider = facts('T5Config.d_ff=96')

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import optim, partitioning, state, tree_paths
+from hypergrid_jax import optim, partitioning, state, trees
 from hypergrid_jax.partitioning import MeshConfig
 
 SHAPES = {
@@ -47,7 +47,7 @@ class FakeModel:
       waves = jnp.sin(jnp.arange(leaf.size) * (1.0 + len(path)))
       return 0.3 * waves.reshape(leaf.shape)
 
-    return tree_paths.map_with_path(draw, self.abstract_params)
+    return trees.map_with_path(draw, self.abstract_params)
 
 
 def loss(params, ids):
@@ -122,7 +122,7 @@ def test_every_leaf_is_born_in_its_place():
     config.axis_rules(),
   )
   specs = {
-    path: leaf.sharding.spec for path, leaf in tree_paths.flatten(born).items()
+    path: leaf.sharding.spec for path, leaf in trees.flatten(born).items()
   }
   moments = 'opt_state/1/0/moments'
   assert specs == {

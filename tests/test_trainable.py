@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import optim, t5, trainable, tree_paths
+from hypergrid_jax import optim, t5, trainable, trees
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model
@@ -59,7 +59,7 @@ def parts(preset):
 
 def test_all():
   whole, upper = parts('all')
-  assert whole == set(tree_paths.flatten(MODEL.abstract_params))
+  assert whole == set(trees.flatten(MODEL.abstract_params))
   assert not upper
 
 
@@ -182,7 +182,7 @@ def test_layers_below_the_upper_half_keep_their_bits(monkeypatch, optimizer):
   # No state for layers that are frozen, and a layout for what there is.
   jax.tree.map(np.testing.assert_array_equal, state, upper_state)
   found = optim.state_axes(state, params, axes)
-  named = tree_paths.flatten(found, is_leaf=tree_paths.is_axes)
+  named = trees.flatten(found, is_leaf=trees.is_axes)
   assert axes['five'] in named.values()
 
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import checkpoint, optim, state, tree_paths, warm_start
+from hypergrid_jax import checkpoint, optim, state, trees, warm_start
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model
@@ -40,7 +40,7 @@ def save(directory, model, seed):
 
 
 def bits(params):
-  return {p: np.asarray(x) for p, x in tree_paths.flatten(params).items()}
+  return {p: np.asarray(x) for p, x in trees.flatten(params).items()}
 
 
 def test_a_plain_t5_goes_into_hypergrid(tmp_path):

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hypergrid_jax import atomic_files, predictions, tables
+from hypergrid_jax import files, predictions, tables
 from hypergrid_jax.comparing.scores import Line, Statistic
 from hypergrid_jax.comparing.step_times import StepTime
 
@@ -254,9 +254,9 @@ def write(comparison: Comparison, directory: pathlib.Path) -> None:
     UserError: a file cannot be written.
   """
   text = predictions.to_json(comparison.to_json(), indent=2)
-  atomic_files.write_text(directory / 'compare.json', [text, '\n'])
-  atomic_files.write_text(directory / 'compare.csv', [as_csv(comparison)])
-  atomic_files.write_text(directory / 'compare.md', [markdown(comparison)])
+  files.write_text(directory / 'compare.json', [text, '\n'])
+  files.write_text(directory / 'compare.csv', [as_csv(comparison)])
+  files.write_text(directory / 'compare.md', [markdown(comparison)])
 
 
 def common_average(columns: Sequence[Column]) -> Line | None:

@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax import (
-  atomic_files,
   extension,
+  files,
   predictions,
-  progress,
   run_batches,
   run_directory,
   run_setup,
@@ -264,7 +264,7 @@ class Store:
       'measured': dataclasses.asdict(measured),
     }
     text = predictions.to_json(self._found, indent=2)
-    atomic_files.write_text(self._path, [text, '\n'])
+    files.write_text(self._path, [text, '\n'])
 
 
 def measure_all(
@@ -286,7 +286,7 @@ def measure_all(
   """
   store = Store(directory)
   found = {}
-  with progress.bar(console, 'timing steps', len(setups)) as bar:
+  with console_lib.bar(console, 'timing steps', len(setups)) as bar:
     for number, (name, make) in enumerate(setups.items(), start=1):
       setup = make()
       where = circumstances(plain, setup, pairs=pairs)

@@ -26,7 +26,7 @@ import zlib
 
 import numpy as np
 
-from hypergrid_jax import atomic_files
+from hypergrid_jax import files as files_lib
 from hypergrid_jax.errors import UserError
 
 MANIFEST = 'manifest.json'
@@ -193,7 +193,7 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
   if all(max(s[1:3]) < now - _SETTLED_NS for s in stamps.values()):
     with contextlib.suppress(UserError):  # the directory may be read only
       text = json.dumps([checksum, stamps])
-      atomic_files.write_text(directory / VERIFIED, text)
+      files_lib.write_text(directory / VERIFIED, text)
   return body
 
 

@@ -15,13 +15,13 @@ import numpy as np
 from rich.console import Console
 
 from hypergrid_jax import (
-  atomic_files,
   checkpoint_reader,
   checkpoint_stream,
   corpus,
   errors,
+  files,
   run_setup,
-  tree_paths,
+  trees,
 )
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import importing, run_files, trained
@@ -71,7 +71,7 @@ def edit(
     UserError: a task is not there or there already, no such checkpoint, or the
       data of the changed run cannot be read. Nothing is written.
   """
-  atomic_files.check_is_free(target)
+  files.check_is_free(target)
   model = run_files.model_of(run, directory=str(model_dir))
   old_tasks = corpus.task_names(run.data.mixture)
   mixture = changed_mixture(tuple(old_tasks), run.data.mixture, change)
@@ -89,7 +89,7 @@ def edit(
     seed=run.train.seed,
   )
   leaves = {p: checkpoint_stream.of_array(v) for p, v in params.items()}
-  with atomic_files.new_directory(target) as directory:
+  with files.new_directory(target) as directory:
     run_files.write(new_run, directory, config_text(new_run), console=console)
     importing.write(directory, leaves, {}, console=console)
   added = [name for name in new_ids if name not in old_ids]
@@ -195,12 +195,12 @@ def moved(
   Returns:
     The parameters of the changed model, by path.
   """
-  axes = tree_paths.flatten(model.logical_axes, is_leaf=tree_paths.is_axes)
+  axes = trees.flatten(model.logical_axes, is_leaf=trees.is_axes)
   of_tasks = {path for path, names in axes.items() if 'tasks' in names}
   drawn: dict[str, Any] = {}
   if None in origins and of_tasks:
-    draw = jax.jit(lambda key: tree_paths.select(model.init(key), of_tasks))
-    drawn = tree_paths.flatten(draw(jax.random.key(seed)))
+    draw = jax.jit(lambda key: trees.select(model.init(key), of_tasks))
+    drawn = trees.flatten(draw(jax.random.key(seed)))
   changed = dict(params)
   for path in of_tasks:
     axis = axes[path].index('tasks')

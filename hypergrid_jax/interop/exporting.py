@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from hypergrid_jax import atomic_files, folding, run_setup, tree_paths, types
+from hypergrid_jax import files as files_lib
+from hypergrid_jax import folding, run_setup, trees, types
 from hypergrid_jax.data import vocabularies
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import (
@@ -61,7 +62,7 @@ def export(
   Raises:
     UserError: no plain T5 computes it, or there is no such task or checkpoint.
   """
-  atomic_files.check_is_free(output)
+  files_lib.check_is_free(output)
   if run is not None and run.method is not None and task is None:
     raise UserError(
       'The model has a method, with which it is another function for each task.'
@@ -79,7 +80,7 @@ def export(
   rows = _rows_to_keep(source, vocab_rows)
   config = dataclasses.replace(source.model.config, vocab_size=rows)
   params = {path: _first_rows(path, v, rows) for path, v in params.items()}
-  with atomic_files.new_directory(output) as directory:
+  with files_lib.new_directory(output) as directory:
     files = hf_writer.write_model(
       directory, config, params, max_shard_size=max_shard_size
     )
@@ -121,7 +122,7 @@ def compare(
     The largest difference of two logits, and the largest logit.
   """
   batch = sample_rows(config.vocab_size, task_id)
-  ours = logits(source.model, tree_paths.unflatten(source.params), batch)
+  ours = logits(source.model, trees.unflatten(source.params), batch)
   written = opening.open_source(directory)
   theirs = opening.check_tensors(written)
   leaves = importing.of_source(written, theirs, theirs.vocab_size)
@@ -129,7 +130,7 @@ def compare(
   plain = source.model  # compiled already
   if plain.added or not importing.same_function(plain.config, theirs):
     plain = Model(dataclasses.replace(theirs, dtype='float32'))
-  read = logits(plain, tree_paths.unflatten(params), batch)
+  read = logits(plain, trees.unflatten(params), batch)
   ours = ours[..., : config.vocab_size]
   real = batch.decoder_segment_ids > 0
   difference = np.abs(ours - read)[real].max()

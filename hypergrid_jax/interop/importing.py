@@ -10,13 +10,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from hypergrid_jax import (
-  atomic_files,
-  checkpoint_stream,
-  progress,
-  run_setup,
-  tree_paths,
-)
+from hypergrid_jax import checkpoint_stream, files, run_setup, trees
+from hypergrid_jax import console as console_lib
 from hypergrid_jax.checkpoint_stream import Deferred
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import locations, names, opening, run_files
@@ -72,20 +67,20 @@ def import_weights(
     UserError: the weights are damaged or not those of a T5, or not of the run's
       sizes. Nothing is written.
   """
-  atomic_files.check_is_free(target)
+  files.check_is_free(target)
   source = opening.open_source(locations.resolve(name))
   theirs = opening.check_tensors(source)
   model = None if run is None else run_files.model_of(run)
   config = fitted(theirs, source.place, run, model, vocab_rows)
   leaves = of_source(source, theirs, config.vocab_size)
   _say(console, _summary(source, theirs, config))
-  with atomic_files.new_directory(target) as directory:
+  with files.new_directory(target) as directory:
     if run is not None and model is not None:
       leaves |= drawn(model, run.train.seed)
       run_files.write(run, directory, config_text, console=console)
     else:
       text = gin_text(config, source.place)
-      atomic_files.write_text(directory / 'model.gin', text)
+      files.write_text(directory / 'model.gin', text)
     meta = {
       'model': dataclasses.asdict(config),
       'vocabulary_rows': theirs.vocab_size,
@@ -124,7 +119,7 @@ def show_plan(
       )
   leaves = of_source(source, theirs, config.vocab_size)
   if model is not None:
-    shapes = tree_paths.flatten(model.abstract_params)
+    shapes = trees.flatten(model.abstract_params)
     for path in sorted(model.added):
       _say(console, f'new  {list(shapes[path].shape)}  -> {path}')
   sizes = [leaf.nbytes for leaf in leaves.values()]
@@ -199,12 +194,12 @@ def drawn(model: Model, seed: int) -> dict[str, Deferred]:
   """The method's own parameters as a new run of this seed has them."""
 
   def added(key):
-    return tree_paths.select(model.init(key), model.added)
+    return trees.select(model.init(key), model.added)
 
   values = jax.jit(added)(jax.random.key(seed))
   return {
     path: checkpoint_stream.of_array(value)
-    for path, value in tree_paths.flatten(values).items()
+    for path, value in trees.flatten(values).items()
   }
 
 
@@ -217,7 +212,7 @@ def write(
 ) -> None:
   """Writes parameters as the checkpoint of step 0, and shows how far it is."""
   done, total = 0, sum(leaf.nbytes for leaf in leaves.values())
-  with progress.bar(console, 'writing MB', total // 10**6) as bar:
+  with console_lib.bar(console, 'writing MB', total // 10**6) as bar:
 
     def written(leaf):
       nonlocal done

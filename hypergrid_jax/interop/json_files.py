@@ -5,7 +5,7 @@ import json
 import pathlib
 from typing import Any
 
-from hypergrid_jax import atomic_files
+from hypergrid_jax import files
 from hypergrid_jax.errors import UserError
 
 _LARGEST = 100_000_000  # bytes; what safetensors allows for its headers
@@ -31,7 +31,7 @@ def read_object(path: pathlib.Path) -> dict[str, Any]:
 def write(path: pathlib.Path, content: Mapping[str, Any]) -> None:
   """Writes one object, whole or not at all."""
   text = json.dumps(content, indent=2, ensure_ascii=False)
-  atomic_files.write_text(path, [text, '\n'])
+  files.write_text(path, [text, '\n'])
 
 
 def parse_object(content: bytes, where: str) -> dict[str, Any]:

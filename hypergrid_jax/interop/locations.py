@@ -4,7 +4,8 @@ import os
 import pathlib
 import re
 
-from hypergrid_jax import atomic_files, installation
+from hypergrid_jax import files as files_lib
+from hypergrid_jax import installation
 from hypergrid_jax.errors import UserError
 
 # Of a model of the hub: all that is read. Nothing that could run a program.
@@ -108,7 +109,7 @@ def _from_bucket(url: str, cache: pathlib.Path) -> pathlib.Path:
       raise UserError(
         f'There is nothing at {url}, or you may not see it. {_by_hand(url)}'
       )
-    with atomic_files.new_directory(target) as copy:
+    with files_lib.new_directory(target) as copy:
       for source in sources:
         _copy(files, source, copy / source[len(base) :].lstrip('/'))
   except (tf.errors.OpError, OSError) as error:

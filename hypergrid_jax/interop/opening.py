@@ -2,7 +2,7 @@
 
 import pathlib
 
-from hypergrid_jax import tree_paths
+from hypergrid_jax import trees
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import architectures, hf_files, mesh_tf, names, t5x
 from hypergrid_jax.interop.sources import FLOATS, Source
@@ -68,7 +68,7 @@ def check_tensors(source: Source) -> T5Config:
     name: [_FLOAT, list(shape)]
     for name, shape in names.layout(source.config, source.format).items()
   }
-  differences = tree_paths.differences(found, wanted)
+  differences = trees.differences(found, wanted)
   if differences:
     like = (
       'The tensors are not those of any T5.'

@@ -14,7 +14,7 @@ from hypergrid_jax import (
   inference,
   run_directory,
   run_setup,
-  tree_paths,
+  trees,
 )
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import run_files
@@ -126,8 +126,7 @@ def read_params(
   found = reader.restore_params(wanted, step)
   assert found is not None, 'the step is there'
   return {
-    path: np.asarray(leaf)
-    for path, leaf in tree_paths.flatten(found[0]).items()
+    path: np.asarray(leaf) for path, leaf in trees.flatten(found[0]).items()
   }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 from rich.console import Console
 
-from hypergrid_jax import atomic_files, run_setup
+from hypergrid_jax import files, run_setup
 from hypergrid_jax.precompiling import (
   advice,
   analytic,
@@ -81,7 +81,7 @@ def precompile(
     if program != 'train':
       fits = _decode(parts, topology, facts, console) and fits
   if json_file is not None:
-    atomic_files.write_text(json_file, json.dumps(facts, indent=2) + '\n')
+    files.write_text(json_file, json.dumps(facts, indent=2) + '\n')
   return FITS if fits else DOES_NOT_FIT
 
 

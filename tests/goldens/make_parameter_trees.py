@@ -9,7 +9,7 @@ checkpoint format.
 import json
 import pathlib
 
-from hypergrid_jax import extension, t5, tree_paths
+from hypergrid_jax import extension, t5, trees
 from hypergrid_jax import model as model_lib
 from hypergrid_jax.methods.adapters import AdaptersConfig
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
@@ -100,10 +100,10 @@ def make(name: str) -> model_lib.Model:
 def describe(name: str) -> dict[str, dict]:
   """Shape and logical axes by path."""
   model = make(name)
-  axes = tree_paths.flatten(model.logical_axes, is_leaf=tree_paths.is_axes)
+  axes = trees.flatten(model.logical_axes, is_leaf=trees.is_axes)
   return {
     path: {'shape': list(leaf.shape), 'axes': list(axes[path])}
-    for path, leaf in tree_paths.flatten(model.abstract_params).items()
+    for path, leaf in trees.flatten(model.abstract_params).items()
   }
 
 

@@ -11,7 +11,7 @@ import pathlib
 
 import jax
 
-from hypergrid_jax import partitioning, tree_paths
+from hypergrid_jax import partitioning, trees
 from tests.goldens import make_parameter_trees
 
 GOLDEN = pathlib.Path(__file__).with_name('shardings.json')
@@ -29,7 +29,7 @@ def shardings() -> dict[str, dict[str, list]]:
     )
     found[case] = {
       path: list(sharding.spec)
-      for path, sharding in tree_paths.flatten(placed).items()
+      for path, sharding in trees.flatten(placed).items()
     }
   return found
 

@@ -11,7 +11,7 @@ from hypergrid_jax import (
   corpus,
   extension,
   run_directory,
-  tree_paths,
+  trees,
 )
 from hypergrid_jax.data import vocabularies
 from hypergrid_jax.model import Model
@@ -44,7 +44,7 @@ def noisy(model, seed=3):
     path: (0.2 * rng.normal(size=leaf.shape) + path.endswith('scale')).astype(
       leaf.dtype
     )
-    for path, leaf in tree_paths.flatten(model.abstract_params).items()
+    for path, leaf in trees.flatten(model.abstract_params).items()
   }
 
 

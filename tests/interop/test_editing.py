@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import hypergrid_jax
-from hypergrid_jax import cli, configuration, tree_paths
+from hypergrid_jax import cli, configuration, trees
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import editing, exporting, importing, trained
 from hypergrid_jax.methods.adapters import AdaptersConfig
@@ -42,7 +42,7 @@ def build(method, tasks):
 
 
 def task_axes(model):
-  axes = tree_paths.flatten(model.logical_axes, is_leaf=tree_paths.is_axes)
+  axes = trees.flatten(model.logical_axes, is_leaf=trees.is_axes)
   return {path: a.index('tasks') for path, a in axes.items() if 'tasks' in a}
 
 
@@ -53,7 +53,7 @@ def test_every_task_takes_its_parameters_along(name):
   origins = editing.sources(OLD, NEW, like=None)
   assert origins == [2, None, 0, None, None]
   moved = editing.moved(params, new, origins, seed=4)
-  shapes = tree_paths.flatten(new.abstract_params)
+  shapes = trees.flatten(new.abstract_params)
   drawn = {p: v.load() for p, v in importing.drawn(new, 4).items()}
   axes = task_axes(new)
   assert axes
@@ -102,7 +102,7 @@ def test_old_tasks_keep_every_bit_of_their_outputs(name, users_compiler):
   values = [
     exporting.logits(
       model,
-      tree_paths.unflatten(leaves),
+      trees.unflatten(leaves),
       dataclasses.replace(
         exporting.sample_rows(CONFIG.vocab_size, 0),
         task_ids=np.array([ids[task] for task in tasks], np.int32),

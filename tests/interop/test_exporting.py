@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hypergrid_jax import cli, configuration, tree_paths
+from hypergrid_jax import cli, configuration, trees
 from hypergrid_jax.interop import exporting, importing, names, opening, trained
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model
@@ -40,7 +40,7 @@ def read(path='out'):
 
 def logits(model, params, task_id=0):
   batch = exporting.sample_rows(model.config.vocab_size, task_id)
-  values = exporting.logits(model, tree_paths.unflatten(params), batch)
+  values = exporting.logits(model, trees.unflatten(params), batch)
   return values[batch.decoder_segment_ids > 0]
 
 

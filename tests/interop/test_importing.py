@@ -18,7 +18,7 @@ from hypergrid_jax import (
   extension,
   partitioning,
   state,
-  tree_paths,
+  trees,
 )
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import exporting, importing, trained
@@ -62,7 +62,7 @@ def golden_logits(model, params):
     encoder_segment_starts=np.zeros((len(inputs), 1), np.int32),
     task_ids=np.zeros(len(inputs), np.int32),
   )
-  values = exporting.logits(model, tree_paths.unflatten(params), batch)
+  values = exporting.logits(model, trees.unflatten(params), batch)
   return values[hf.masks()[1]]
 
 
@@ -157,7 +157,7 @@ def test_added_rows_never_win(tmp_path):
       decoding.greedy_decode, found.model, max_decode_length=14
     )
     written = jax.jit(decode)(
-      tree_paths.unflatten(found.params),
+      trees.unflatten(found.params),
       hf.tokens(hf.CASES[name])[0],
       np.zeros(3, np.int32),
     )
@@ -225,7 +225,7 @@ class TestRun:
       jax.random.key(5),
       partitioning.make_mesh(partitioning.MeshConfig()),
     )
-    expected = tree_paths.flatten(trained_from.params)
+    expected = trees.flatten(trained_from.params)
     for path, leaf in drawn.items():
       np.testing.assert_array_equal(leaf.load(), expected[path], err_msg=path)
     assert any(leaf.load().any() for leaf in drawn.values())

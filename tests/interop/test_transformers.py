@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hypergrid_jax import cli, configuration, decoding, tree_paths
+from hypergrid_jax import cli, configuration, decoding, trees
 from hypergrid_jax.data import vocabularies
 from hypergrid_jax.interop import exporting, hf_tokenizer, trained
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
@@ -163,7 +163,7 @@ def our_answers(source, shape, task_id=0, ids=None):
     decoder_loss_weights=ones.astype(np.float32),
     task_ids=np.full(len(mask), task_id, np.int32),
   )
-  params = tree_paths.unflatten(source.params)
+  params = trees.unflatten(source.params)
   logits = exporting.logits(source.model, params, batch)
 
   @jax.jit

@@ -20,7 +20,7 @@ from hypergrid_jax import (
   scan_stash,
   schedules,
   trainable,
-  tree_paths,
+  trees,
 )
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.ops import xla_forms
@@ -86,8 +86,8 @@ def examples():
 
 def assert_trees_close(actual, desired, close=CLOSE):
   """Differences of leaves relative to the leaf's largest number, or to 1."""
-  desired = tree_paths.flatten(desired)
-  for path, leaf in tree_paths.flatten(actual).items():
+  desired = trees.flatten(desired)
+  for path, leaf in trees.flatten(actual).items():
     size = max(1.0, np.abs(desired[path]).max())
     np.testing.assert_allclose(
       leaf, desired[path], rtol=0, atol=close * size, err_msg=path
@@ -98,15 +98,13 @@ def assert_trees_close(actual, desired, close=CLOSE):
 def test_plain_parameters_are_a_subset_and_start_alike(name):
   model, plain = make(name), make(f'plain {_version(name)}')
   method_leaves, plain_leaves = (
-    tree_paths.flatten(initial()[n]) for n in (name, f'plain {_version(name)}')
+    trees.flatten(initial()[n]) for n in (name, f'plain {_version(name)}')
   )
   assert method_leaves.keys() - plain_leaves.keys() == model.added
   for path, leaf in plain_leaves.items():
     np.testing.assert_array_equal(method_leaves[path], leaf, err_msg=path)
-  axes = tree_paths.flatten(model.logical_axes, is_leaf=tree_paths.is_axes)
-  plain_axes = tree_paths.flatten(
-    plain.logical_axes, is_leaf=tree_paths.is_axes
-  )
+  axes = trees.flatten(model.logical_axes, is_leaf=trees.is_axes)
+  plain_axes = trees.flatten(plain.logical_axes, is_leaf=trees.is_axes)
   assert {path: axes[path] for path in plain_axes} == plain_axes
 
 
@@ -122,12 +120,12 @@ def test_starts_as_plain_t5_with_its_gated_kernels_scaled(name):
     jax.tree.map(np.float64, initial()[n]) for n in (name, plain_name)
   )
   silenced = '|'.join(SILENCED.get(type(method), '') for method in parts(name))
-  for path, leaf in tree_paths.flatten(start).items():
+  for path, leaf in trees.flatten(start).items():
     if re.fullmatch(silenced, path):
       leaf[...] = 0
   for path, layer, form in gated_kernels(name):
     gate = {'plain': 0.5, 'residual': 1.5, 'identity': 1.0}
-    tree_paths.flatten(scaled)[path][layer] *= gate[form]
+    trees.flatten(scaled)[path][layer] *= gate[form]
   actual, plain = step(name)(start, batch), step(plain_name)(scaled, batch)
   assert_trees_close(
     {'logits': actual['logits'], 'loss': actual['loss']},
@@ -228,8 +226,8 @@ def test_every_layer_of_every_parameter_has_a_gradient(name):
   """And of every task, if it is in the batch."""
   batch = batches.batch(examples())
   outputs = step(name)(params(name), batch)
-  axes = tree_paths.flatten(make(name).logical_axes, is_leaf=tree_paths.is_axes)
-  for path, leaf in tree_paths.flatten(outputs['gradients']).items():
+  axes = trees.flatten(make(name).logical_axes, is_leaf=trees.is_axes)
+  for path, leaf in trees.flatten(outputs['gradients']).items():
     separate = [axis in ('layers', 'tasks') for axis in axes[path]]
     moved = np.any(leaf, axis=tuple(np.flatnonzero(np.invert(separate))))
     if 'tasks' in axes[path]:
@@ -244,7 +242,7 @@ def test_every_layer_of_every_parameter_has_a_gradient(name):
 def test_first_gradients_reach_what_is_not_behind_a_zero(name):
   start = jax.tree.map(np.float64, initial()[name])
   outputs = step(name)(start, batches.batch(examples()))
-  leaves = tree_paths.flatten(outputs['gradients'])
+  leaves = trees.flatten(outputs['gradients'])
   first = '|'.join(FIRST_GRADIENTS[type(method)] for method in parts(name))
   for path in make(name).added:
     moved = bool(np.any(leaves[path]))
@@ -260,7 +258,7 @@ def test_two_steps_later_everything_that_is_added_has_a_gradient(name):
     params = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradients)
   gradients = step(name)(params, batch)['gradients']
   for path in make(name).added:
-    assert np.any(tree_paths.flatten(gradients)[path]), path
+    assert np.any(trees.flatten(gradients)[path]), path
 
 
 # The settings each method is run under beside (scanned, nothing recomputed).
@@ -394,7 +392,7 @@ def test_a_mesh_of_4_by_2_devices_equals_one(name):
       model.logical_axes, model.abstract_params, mesh
     ),
   )
-  wi = tree_paths.flatten(placed)['encoder/layers/attention/query']
+  wi = trees.flatten(placed)['encoder/layers/attention/query']
   assert {shard.data.shape for shard in wi.addressable_shards} == {(3, 12, 5)}
   rows = jax.device_put(batch, partitioning.batch_sharding(mesh))
   actual = step(name)(placed, rows)
@@ -403,8 +401,8 @@ def test_a_mesh_of_4_by_2_devices_equals_one(name):
 
 @every_method
 def test_every_axis_has_a_partitioning_rule(name):
-  axes = tree_paths.flatten(make(name).logical_axes, is_leaf=tree_paths.is_axes)
-  shapes = tree_paths.flatten(make(name).abstract_params)
+  axes = trees.flatten(make(name).logical_axes, is_leaf=trees.is_axes)
+  shapes = trees.flatten(make(name).abstract_params)
   for path, names in axes.items():
     assert set(names) <= partitioning.DEFAULT_RULES.keys(), path
     assert len(names) == len(shapes[path].shape), path
@@ -436,12 +434,12 @@ def test_a_step_moves_what_is_trained_and_keeps_the_bits_of_the_rest(
     return jax.tree.map(jnp.add, params, updates)
 
   outputs = step(name)(start, batches.batch(examples()))
-  after = tree_paths.flatten(move(start, outputs['gradients']))
+  after = trees.flatten(move(start, outputs['gradients']))
   trained = trainable.trained_parameters(
     model.logical_axes, chosen, added=model.added
   )
-  axes = tree_paths.flatten(model.logical_axes, is_leaf=tree_paths.is_axes)
-  for path, before in tree_paths.flatten(start).items():
+  axes = trees.flatten(model.logical_axes, is_leaf=trees.is_axes)
+  for path, before in trees.flatten(start).items():
     moved = np.asarray(after[path] != before)
     if axes[path][0] == 'layers':
       moved = moved.any(axis=tuple(range(1, moved.ndim)))

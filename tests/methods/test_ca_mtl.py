@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import errors, extension, t5, tree_paths
+from hypergrid_jax import errors, extension, t5, trees
 from hypergrid_jax import model as model_lib
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from tests import batches, tolerances
@@ -248,16 +248,16 @@ def test_where_it_starts_from_zero_it_is_plain_to_the_last_bit_in_bfloat16():
   (model, conditioned), (_, plain) = map(
     forward, (method.extension_points(), extension.ExtensionPoints())
   )
-  params = tree_paths.flatten(
+  params = trees.flatten(
     batches.random_params(model.abstract_params, dtype=np.float32)
   )
   for path, leaf in params.items():
     if re.search('/(gamma|beta|up|blocks)(/|$)', path):
       leaf[...] = 0.0
   np.testing.assert_array_equal(
-    conditioned(tree_paths.unflatten(params), batch),
+    conditioned(trees.unflatten(params), batch),
     plain(
-      tree_paths.unflatten(
+      trees.unflatten(
         {path: params[path] for path in params.keys() - model.added}
       ),
       batch,
@@ -274,7 +274,7 @@ def added(size, method, num_tasks):
   model = model_lib.Model(
     size, CAMTLConfig(**method).extension_points(), num_tasks=num_tasks
   )
-  leaves = tree_paths.flatten(model.abstract_params)
+  leaves = trees.flatten(model.abstract_params)
   return sum(leaves[path].size for path in model.added)
 
 

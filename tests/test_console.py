@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from hypergrid_jax import progress
+from hypergrid_jax import console as console_lib
 
 
 class Clock:
@@ -19,9 +19,9 @@ class Clock:
 
 def test_a_line_every_ten_seconds_and_one_at_the_end(monkeypatch):
   clock = Clock()
-  monkeypatch.setattr(progress, 'time', clock)
+  monkeypatch.setattr(console_lib, 'time', clock)
   console = Console(file=io.StringIO(), width=100)
-  with progress.bar(console, 'training', 50, done=20) as bar:
+  with console_lib.bar(console, 'training', 50, done=20) as bar:
     for done in range(21, 51):
       clock.now += 4.0  # seconds per step
       bar.update(done, f'loss {done / 10:.1f}')
@@ -34,9 +34,9 @@ def test_a_line_every_ten_seconds_and_one_at_the_end(monkeypatch):
 
 def test_hours_are_hours(monkeypatch):
   clock = Clock()
-  monkeypatch.setattr(progress, 'time', clock)
+  monkeypatch.setattr(console_lib, 'time', clock)
   console = Console(file=io.StringIO(), width=100)
-  with progress.bar(console, 'training', 1001) as bar:
+  with console_lib.bar(console, 'training', 1001) as bar:
     clock.now += 11.0
     bar.update(1)
   assert console.file.getvalue() == 'training: 1/1001, 3:03:20 left\n'
@@ -44,18 +44,18 @@ def test_hours_are_hours(monkeypatch):
 
 def test_a_bar_appears_when_there_is_something_to_show(monkeypatch):
   clock = Clock()
-  monkeypatch.setattr(progress, 'time', clock)
+  monkeypatch.setattr(console_lib, 'time', clock)
   console = Console(file=io.StringIO(), width=100)
-  with progress.on_demand(console, 'tokenising'):
+  with console_lib.on_demand(console, 'tokenising'):
     pass
   assert console.file.getvalue() == ''
 
 
 def test_one_bar_counts_all_things(monkeypatch):
   clock = Clock()
-  monkeypatch.setattr(progress, 'time', clock)
+  monkeypatch.setattr(console_lib, 'time', clock)
   console = Console(file=io.StringIO(), width=100)
-  with progress.on_demand(console, 'tokenising') as report:
+  with console_lib.on_demand(console, 'tokenising') as report:
     for name, total in (('a', 300), ('b', 100), ('c', 0)):
       report(name, 0, total)
     clock.now += 20.0
@@ -76,9 +76,9 @@ def test_one_bar_counts_all_things(monkeypatch):
 
 def test_a_terminal_gets_a_bar_that_another_may_interrupt():
   console = Console(file=io.StringIO(), force_terminal=True, width=100)
-  with progress.bar(console, 'training', 10, done=2) as bar:
+  with console_lib.bar(console, 'training', 10, done=2) as bar:
     bar.update(3, 'loss 1.5')
-    with progress.bar(console, 'evaluating', 5) as inner:
+    with console_lib.bar(console, 'evaluating', 5) as inner:
       inner.update(5, 'glue_cola')
     bar.update(10, 'loss 0.5')
   text = console.file.getvalue()

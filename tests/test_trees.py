@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hypergrid_jax import tree_paths
+from hypergrid_jax import trees
 
 Pair = collections.namedtuple('Pair', ['first', 'second'])
 TREE = {'b': {'y': 1, 'x': 2}, 'a': {'z': {'w': 3}}, 'c': 4}
@@ -12,7 +12,7 @@ TREE = {'b': {'y': 1, 'x': 2}, 'a': {'z': {'w': 3}}, 'c': 4}
 
 def test_paths_join_keys_fields_and_indices():
   tree = {'m': (Pair(5, [6, 7]),), 'k': {'v': 8}}
-  assert tree_paths.flatten(tree) == {
+  assert trees.flatten(tree) == {
     'k/v': 8,
     'm/0/first': 5,
     'm/0/second/0': 6,
@@ -21,16 +21,16 @@ def test_paths_join_keys_fields_and_indices():
 
 
 def test_flatten_has_the_order_of_jax_leaves():
-  assert list(tree_paths.flatten(TREE).values()) == jax.tree.leaves(TREE)
+  assert list(trees.flatten(TREE).values()) == jax.tree.leaves(TREE)
 
 
 def test_unflatten_inverts_flatten():
-  assert tree_paths.unflatten(tree_paths.flatten(TREE)) == TREE
+  assert trees.unflatten(trees.flatten(TREE)) == TREE
 
 
 def test_axes_are_leaves_and_other_tuples_are_not():
   axes = {'w': ('embed', 'mlp'), 'scalar': (), 'pair': ({'v': ('vocab',)}, {})}
-  assert tree_paths.flatten(axes, is_leaf=tree_paths.is_axes) == {
+  assert trees.flatten(axes, is_leaf=trees.is_axes) == {
     'pair/0/v': ('vocab',),
     'scalar': (),
     'w': ('embed', 'mlp'),
@@ -38,7 +38,7 @@ def test_axes_are_leaves_and_other_tuples_are_not():
 
 
 def test_map_with_path_gives_each_leaf_its_own_name():
-  named = tree_paths.map_with_path(
+  named = trees.map_with_path(
     lambda path, x, y: f'{path}={x}{y}', TREE, jax.tree.map(str, TREE)
   )
   assert named['a']['z']['w'] == 'a/z/w=33'
@@ -46,7 +46,7 @@ def test_map_with_path_gives_each_leaf_its_own_name():
 
 
 def test_select_keeps_only_the_named_leaves():
-  assert tree_paths.select(TREE, {'a/z/w', 'b/x', 'absent'}) == {
+  assert trees.select(TREE, {'a/z/w', 'b/x', 'absent'}) == {
     'a': {'z': {'w': 3}},
     'b': {'x': 2},
   }
@@ -55,12 +55,12 @@ def test_select_keeps_only_the_named_leaves():
 @pytest.mark.parametrize('paths', [('a', 'a/b'), ('a/b', 'a'), ('a/b/c', 'a')])
 def test_a_leaf_cannot_be_a_parent(paths):
   with pytest.raises(ValueError, match="'a' is a leaf"):
-    tree_paths.unflatten(dict.fromkeys(paths, 0))
+    trees.unflatten(dict.fromkeys(paths, 0))
 
 
 def test_a_separator_in_a_key_is_refused():
   with pytest.raises(ValueError, match='separator'):
-    tree_paths.flatten({'a/b': {'c': 1}})
+    trees.flatten({'a/b': {'c': 1}})
 
 
 def test_differences_name_both_sides_shapes_and_dtypes():
@@ -70,22 +70,18 @@ def test_differences_name_both_sides_shapes_and_dtypes():
     'b': jnp.zeros(4, jnp.bfloat16),
     'new': jnp.zeros(1),
   }
-  lines = tree_paths.differences(
-    tree_paths.layout(saved), tree_paths.layout(wanted)
-  )
+  lines = trees.differences(trees.layout(saved), trees.layout(wanted))
   assert lines == [
     '1 missing: new',
     '1 unexpected: gone',
     '1 of another dtype: b (float32 instead of bfloat16)',
     '1 of another shape: a ([2, 3] instead of [2, 5])',
   ]
-  assert not tree_paths.differences(
-    tree_paths.layout(saved), tree_paths.layout(saved)
-  )
+  assert not trees.differences(trees.layout(saved), trees.layout(saved))
 
 
 def test_many_differences_are_counted_but_not_all_named():
   saved = {f'p{i}': ['float32', []] for i in range(33)}
-  (line,) = tree_paths.differences(saved, {})
+  (line,) = trees.differences(saved, {})
   assert line.startswith('33 unexpected: p0, p1,')
   assert line.endswith('p19, and 13 more')

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hypergrid_jax import atomic_files
+from hypergrid_jax import files
 from hypergrid_jax.errors import UserError
 
 
@@ -10,14 +10,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
   tmp_path, monkeypatch
 ):
   path = tmp_path / 'best.json'
-  atomic_files.write_text(path, 'old')
+  files.write_text(path, 'old')
 
   def fail(_):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(atomic_files.os, 'fsync', fail)
+  monkeypatch.setattr(files.os, 'fsync', fail)
   with pytest.raises(UserError, match=r'best.json.*No space') as error:
-    atomic_files.write_text(path, 'new')
+    files.write_text(path, 'new')
   assert isinstance(error.value.__cause__, OSError)
   assert path.read_text() == 'old'
   assert list(tmp_path.iterdir()) == [path]
@@ -25,27 +25,27 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 
 def test_parts_that_fail_half_way_leave_the_old_file(tmp_path):
   path = tmp_path / 'rows.jsonl'
-  atomic_files.write_text(path, ['one\n', 'two\n'])
+  files.write_text(path, ['one\n', 'two\n'])
 
   def parts():
     yield 'three\n'
     raise KeyError('four')
 
   with pytest.raises(KeyError):
-    atomic_files.write_text(path, parts())
+    files.write_text(path, parts())
   assert path.read_text() == 'one\ntwo\n'
   assert list(tmp_path.iterdir()) == [path]
 
 
 def test_missing_directories_are_made(tmp_path):
-  atomic_files.write_text(tmp_path / 'a/b/c.txt', 'text')
+  files.write_text(tmp_path / 'a/b/c.txt', 'text')
   assert (tmp_path / 'a/b/c.txt').read_text() == 'text'
 
 
 class TestNewDirectory:
   def test_it_appears_whole(self, tmp_path):
     path = tmp_path / 'a' / 'new'
-    with atomic_files.new_directory(path) as made:
+    with files.new_directory(path) as made:
       (made / 'one.txt').write_text('1')
       assert not path.exists()
     assert [p.name for p in path.iterdir()] == ['one.txt']
@@ -53,7 +53,7 @@ class TestNewDirectory:
 
   def test_a_failure_leaves_nothing(self, tmp_path):
     def fail():
-      with atomic_files.new_directory(tmp_path / 'new') as made:
+      with files.new_directory(tmp_path / 'new') as made:
         (made / 'one.txt').write_text('1')
         raise KeyError('two')
 
@@ -63,18 +63,18 @@ class TestNewDirectory:
 
   def test_an_empty_directory_is_taken_and_a_full_one_is_not(self, tmp_path):
     (tmp_path / 'empty').mkdir()
-    with atomic_files.new_directory(tmp_path / 'empty') as made:
+    with files.new_directory(tmp_path / 'empty') as made:
       (made / 'one.txt').write_text('1')
     with (
       pytest.raises(UserError, match='empty is there already'),
-      atomic_files.new_directory(tmp_path / 'empty'),
+      files.new_directory(tmp_path / 'empty'),
     ):
       pass
     assert (tmp_path / 'empty/one.txt').read_text() == '1'
 
   def test_what_appears_meanwhile_is_not_overwritten(self, tmp_path):
     def race():
-      with atomic_files.new_directory(tmp_path / 'new') as made:
+      with files.new_directory(tmp_path / 'new') as made:
         (made / 'ours.txt').write_text('1')
         (tmp_path / 'new').mkdir()
         (tmp_path / 'new/theirs.txt').write_text('2')
