@@ -72,6 +72,7 @@ setuptools.setup(
     'hypergrid_jax.interop',
     'hypergrid_jax.methods',
     'hypergrid_jax.ops',
+    'hypergrid_jax.parallel',
     'hypergrid_jax.precompiling',
     'hypergrid_jax.tasks',
     'hypergrid_jax.tasks.sample',

@@ -29,8 +29,9 @@ import measuring
 import models
 import numpy as np
 
-from hypergrid_jax import current_mesh, files
+from hypergrid_jax import files
 from hypergrid_jax.ops import choices, gated_matmul, xla_forms
+from hypergrid_jax.parallel import current_mesh
 
 PLAIN, NAIVE, TABLE = 'plain', 'naive', 'auto'
 # Rows, length, segments of a row: packed rows, rows of one example, and the

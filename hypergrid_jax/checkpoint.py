@@ -21,15 +21,10 @@ from typing import Any
 from etils import epath
 import orbax.checkpoint as ocp
 
-from hypergrid_jax import (
-  agreement,
-  checkpoint_files,
-  manifest,
-  processes,
-  trees,
-)
+from hypergrid_jax import checkpoint_files, manifest, trees
 from hypergrid_jax.checkpoint_reader import AVERAGE, CheckpointReader, to_items
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.parallel import agreement, processes
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ('No space left on device', 'Disk quota exceeded')

@@ -10,9 +10,10 @@ from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
-from hypergrid_jax import agreement, manifest, processes, trees
+from hypergrid_jax import manifest, trees
 from hypergrid_jax.checkpoint_files import CheckpointFiles
 from hypergrid_jax.errors import UserError, closest
+from hypergrid_jax.parallel import agreement, processes
 
 _LOG = logging.getLogger(__name__)
 _PARAMS = 'params'

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 import time
 
-from hypergrid_jax import agreement
+from hypergrid_jax.parallel import agreement
 
 
 def told_by_first(value: int) -> int:

@@ -41,7 +41,7 @@ PARTS: dict[str, dict[str, str]] = {
   },
   'train': {'train': 'hypergrid_jax.train:TrainConfig'},
   'evaluate': {'evaluate': 'hypergrid_jax.evaluate:EvaluateConfig'},
-  'mesh': {'mesh': 'hypergrid_jax.partitioning:MeshConfig'},
+  'mesh': {'mesh': 'hypergrid_jax.parallel.partitioning:MeshConfig'},
 }
 OPTIONAL_PARTS = ('method', 'sampler')
 COMBINED_PARTS = ('method',)  # a run may have several at once

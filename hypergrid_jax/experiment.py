@@ -12,14 +12,12 @@ import os
 import jax
 from rich.console import Console
 
+from hypergrid_jax import checkpoint as checkpoint_lib
 from hypergrid_jax import (
-  agreement,
   checkpoint_reader,
   checkpoint_times,
   installation,
   metrics,
-  preemption,
-  processes,
   run_batches,
   run_directory,
   run_setup,
@@ -28,7 +26,6 @@ from hypergrid_jax import (
   tables,
   warm_start,
 )
-from hypergrid_jax import checkpoint as checkpoint_lib
 from hypergrid_jax import console as console_lib
 from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import recorder as recorder_lib
@@ -37,6 +34,7 @@ from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
 from hypergrid_jax.data import prefetching
 from hypergrid_jax.meter import Meter
+from hypergrid_jax.parallel import agreement, preemption, processes
 from hypergrid_jax.run_setup import Run, Setup
 
 # Beside the state in a checkpoint: see `data.use`.

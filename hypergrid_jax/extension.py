@@ -15,7 +15,8 @@ from typing import Any, Literal
 from flax import nnx
 from jaxtyping import Array
 
-from hypergrid_jax import errors, layers, partitioning, types
+from hypergrid_jax import errors, layers, types
+from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.t5_config import T5Config
 
 

@@ -6,8 +6,9 @@ from typing import Literal
 from flax import nnx
 from jaxtyping import Array, Float
 
-from hypergrid_jax import conditioning, extension, layers, partitioning, types
+from hypergrid_jax import conditioning, extension, layers, types
 from hypergrid_jax.ops import choices, gated_matmul, partitions
+from hypergrid_jax.parallel import partitioning
 
 State = Literal['first_token', 'mean', 'task']
 

@@ -21,13 +21,13 @@ from hypergrid_jax import (
   errors,
   installation,
   manifest,
-  partitioning,
   prediction_rows,
   run_directory,
   run_setup,
 )
 from hypergrid_jax import state as state_lib
 from hypergrid_jax.data import tokens, vocabularies
+from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.predict import Predictor
 from hypergrid_jax.prediction_rows import Row
 from hypergrid_jax.tasks import task_files

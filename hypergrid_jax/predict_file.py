@@ -18,16 +18,9 @@ from typing import Any
 
 from rich.console import Console
 
-from hypergrid_jax import (
-  agreement,
-  errors,
-  files,
-  inference,
-  prediction_rows,
-  predictions,
-  processes,
-)
 from hypergrid_jax import console as console_lib
+from hypergrid_jax import errors, files, inference, prediction_rows, predictions
+from hypergrid_jax.parallel import agreement, processes
 from hypergrid_jax.run_setup import Run
 
 # Rows that are formatted at once: each call of a task's preprocessors costs a

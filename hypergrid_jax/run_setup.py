@@ -22,8 +22,6 @@ from hypergrid_jax import (
   extension,
   metrics,
   optim,
-  partitioning,
-  processes,
   run_directory,
   trainable,
   uncertainty,
@@ -33,6 +31,7 @@ from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
 from hypergrid_jax.data import vocabularies
 from hypergrid_jax.model import Model
+from hypergrid_jax.parallel import partitioning, processes
 from hypergrid_jax.t5_config import T5Config
 from hypergrid_jax.tasks import task_files
 

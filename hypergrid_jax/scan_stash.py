@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hypergrid_jax import current_mesh
+from hypergrid_jax.parallel import current_mesh
 
 PLATFORMS = ('tpu',)  # whose kernels gain by it
 NAME = 'beside_stash'  # of results, for policies of remat: see `Place.fill`

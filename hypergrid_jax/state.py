@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import optax
 
-from hypergrid_jax import optim, partitioning
+from hypergrid_jax import optim
+from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.types import Params
 
 

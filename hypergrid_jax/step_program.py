@@ -6,18 +6,12 @@ from typing import Any
 
 import jax
 
-from hypergrid_jax import (
-  flops,
-  partitioning,
-  row_parts,
-  run_batches,
-  run_setup,
-  types,
-)
+from hypergrid_jax import flops, run_batches, run_setup, types
 from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
 from hypergrid_jax.data import candidates
 from hypergrid_jax.data import loader as loader_lib
+from hypergrid_jax.parallel import host_rows, partitioning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +27,7 @@ class StepProgram:
   """
 
   compiled: Mapping[int, jax.stages.Compiled]
-  rows: row_parts.RowParts
+  rows: host_rows.RowParts
 
   def step(
     self, state: state_lib.TrainState, batch: types.Batch, key: jax.Array
@@ -156,4 +150,4 @@ def compile_traced(
   compiled = {
     length: program.lower().compile() for length, program in traced.items()
   }
-  return StepProgram(compiled, row_parts.row_parts(setup.rows))
+  return StepProgram(compiled, host_rows.row_parts(setup.rows))

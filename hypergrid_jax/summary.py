@@ -8,8 +8,9 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from hypergrid_jax import partitioning, run_directory, trainable, trees
+from hypergrid_jax import run_directory, trainable, trees
 from hypergrid_jax.model import Model
+from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.state import TrainState
 from hypergrid_jax.step_program import StepProgram
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import extension, layers, partitioning, types
+from hypergrid_jax import extension, layers, types
+from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.stacks import Cache, Stack, StackInputs, swap_heads
 from hypergrid_jax.t5_config import T5Config as T5Config
 

@@ -73,8 +73,8 @@ def compare(options: argparse.Namespace) -> int:
     single_task_seeds=options.single_task_seeds,
   )
 
-  from hypergrid_jax import compilation_cache
   from hypergrid_jax.comparing import command
+  from hypergrid_jax.parallel import compilation_cache
 
   compilation_cache.turn_on()
   command.compare(
@@ -311,7 +311,7 @@ def _together(options: argparse.Namespace) -> 'Iterator[Console]':
 
   What they compile is kept.
   """
-  from hypergrid_jax import clusters, compilation_cache
+  from hypergrid_jax.parallel import clusters, compilation_cache
 
   cluster = clusters.find(
     options.distributed,
@@ -325,7 +325,7 @@ def _together(options: argparse.Namespace) -> 'Iterator[Console]':
     yield console
     return
 
-  from hypergrid_jax import processes
+  from hypergrid_jax.parallel import processes
 
   console.quiet = cluster.process_id > 0
   with processes.connected(

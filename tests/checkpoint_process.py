@@ -16,10 +16,11 @@ import time
 import jax
 import numpy as np
 
-from hypergrid_jax import agreement, checkpoint, partitioning
+from hypergrid_jax import checkpoint
 from hypergrid_jax.checkpoint import Checkpointer
 from hypergrid_jax.checkpoint_files import CheckpointFiles
 from hypergrid_jax.checkpoint_reader import CheckpointReader
+from hypergrid_jax.parallel import agreement, partitioning
 from tests import checkpoints
 
 _WARNINGS: list[str] = []

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hypergrid_jax import flops, partitioning
+from hypergrid_jax import flops
+from hypergrid_jax.parallel import partitioning
 
 B, K, N, REPEATS = 6, 5, 7, 3
 ONE = 2 * B * K * N

@@ -3,13 +3,9 @@
 import jax
 import pytest
 
-from hypergrid_jax import (
-  configuration,
-  partitioning,
-  run_batches,
-  run_setup,
-)
+from hypergrid_jax import configuration, run_batches, run_setup
 from hypergrid_jax import state as state_lib
+from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling import programs
 
 RUN = (

@@ -6,14 +6,8 @@ import types
 
 import pytest
 
-from hypergrid_jax import (
-  configuration,
-  errors,
-  partitioning,
-  run_setup,
-  summary,
-  trees,
-)
+from hypergrid_jax import configuration, errors, run_setup, summary, trees
+from hypergrid_jax.parallel import partitioning
 
 RUN = (
   ['gin/models/tiny.gin', 'gin/mixtures/glue.gin'],

@@ -7,8 +7,9 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import optim, partitioning, state, trees
-from hypergrid_jax.partitioning import MeshConfig
+from hypergrid_jax import optim, state, trees
+from hypergrid_jax.parallel import partitioning
+from hypergrid_jax.parallel.partitioning import MeshConfig
 
 SHAPES = {
   'embedding': (24, 8),

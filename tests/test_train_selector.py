@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import partitioning, train
+from hypergrid_jax import train
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.data import tokens
+from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.state import TrainState
 from tests import tolerances
 from tests.bigrams import Bigrams

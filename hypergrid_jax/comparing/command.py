@@ -9,13 +9,13 @@ from rich.console import Console
 from hypergrid_jax import (
   configuration,
   errors,
-  preemption,
   run_batches,
   run_directory,
   run_setup,
 )
 from hypergrid_jax.comparing import plot, report, scores, step_times, training
 from hypergrid_jax.comparing.plan import PLAIN, SINGLE_TASK, Plan, PlannedRun
+from hypergrid_jax.parallel import preemption
 
 
 def compare(

@@ -16,8 +16,9 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from hypergrid_jax import current_mesh, errors
+from hypergrid_jax import errors
 from hypergrid_jax.ops import tpu_form, tpu_plans, xla_forms
+from hypergrid_jax.parallel import current_mesh
 
 Implementation = Literal['auto', 'xla', 'pallas', 'reference']
 

@@ -23,9 +23,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import current_mesh, rectifying, scan_stash
+from hypergrid_jax import rectifying, scan_stash
 from hypergrid_jax.ops import choices, reference, xla_forms
 from hypergrid_jax.ops.partitions import WHOLE, Divided, Partition
+from hypergrid_jax.parallel import current_mesh
 
 
 def gated_matmul(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hypergrid_jax import current_mesh
+from hypergrid_jax.parallel import current_mesh
 
 
 def matmul(

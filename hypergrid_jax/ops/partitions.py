@@ -12,8 +12,8 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
-from hypergrid_jax import current_mesh
-from hypergrid_jax.current_mesh import MeshAxes
+from hypergrid_jax.parallel import current_mesh
+from hypergrid_jax.parallel.current_mesh import MeshAxes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-from hypergrid_jax import partitioning, step_program
+from hypergrid_jax import step_program
+from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling import (
   collectives,
   hlo_costs,

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from hypergrid_jax import corpus as corpus_lib
 from hypergrid_jax import decoding as decoding_lib
 from hypergrid_jax import (
-  partitioning,
   predict,
   run_batches,
   run_setup,
@@ -24,6 +23,7 @@ from hypergrid_jax import (
 from hypergrid_jax import state as state_lib
 from hypergrid_jax.data import assembly, vocabularies
 from hypergrid_jax.model import Model
+from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling.topologies import Topology
 from hypergrid_jax.tasks import definitions, task_files
 

@@ -8,15 +8,9 @@ import types
 import jax
 import pytest
 
-from hypergrid_jax import (
-  cli,
-  experiment,
-  results,
-  row_parts,
-  step_program,
-  train,
-)
+from hypergrid_jax import cli, experiment, results, step_program, train
 from hypergrid_jax.comparing import command, plot, step_times
+from hypergrid_jax.parallel import host_rows
 from tests.comparing import scored
 
 METHODS = ('plain', 'single_task', 'hypergrid')
@@ -195,7 +189,7 @@ def test_methods_train_on_the_same_batches(tmp_path, token_dir, monkeypatch):
     step_program,
     'compile_traced',
     lambda setup, _: step_program.StepProgram(
-      {}, row_parts.row_parts(setup.rows)
+      {}, host_rows.row_parts(setup.rows)
     ),
   )
   methods = ['plain', 'hypergrid']

@@ -11,7 +11,8 @@ import pathlib
 
 import jax
 
-from hypergrid_jax import partitioning, trees
+from hypergrid_jax import trees
+from hypergrid_jax.parallel import partitioning
 from tests.goldens import make_parameter_trees
 
 GOLDEN = pathlib.Path(__file__).with_name('shardings.json')

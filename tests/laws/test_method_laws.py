@@ -16,7 +16,6 @@ from hypergrid_jax import (
   decoding,
   losses,
   optim,
-  partitioning,
   scan_stash,
   schedules,
   trainable,
@@ -24,6 +23,7 @@ from hypergrid_jax import (
 )
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.ops import xla_forms
+from hypergrid_jax.parallel import partitioning
 from tests import batches, jaxprs
 from tests.laws.methods import (
   FIRST_GRADIENTS,

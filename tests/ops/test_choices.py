@@ -7,9 +7,10 @@ import jax
 import jaxtyping
 import pytest
 
-from hypergrid_jax import current_mesh, errors
+from hypergrid_jax import errors
 from hypergrid_jax.ops import choices, tpu_form, tpu_plans
 from hypergrid_jax.ops.xla_forms import BlockLoop, OneWeight, WeightPerRow
+from hypergrid_jax.parallel import current_mesh
 
 PROBLEM = choices.Problem(
   batch=8,

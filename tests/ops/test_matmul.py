@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import current_mesh
 from hypergrid_jax.ops.matmul import matmul
+from hypergrid_jax.parallel import current_mesh
 from tests import tolerances
 
 SHAPES = [((7,), 5, 3), ((2, 9), 4, 6), ((1, 1), 8, 2)]

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from hypergrid_jax import cli, partitioning
+from hypergrid_jax import cli
+from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling import measures, programs
 from tests.precompiling import runs
 

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 
 from hypergrid_jax.errors import UserError, closest
-from hypergrid_jax.hosts import Cluster
+from hypergrid_jax.parallel.roll_call import Cluster
 
 METHODS = ('auto', 'off', 'slurm', 'tpu')
 

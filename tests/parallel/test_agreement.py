@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from hypergrid_jax import agreement
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.parallel import agreement
 
 COUNT = 3
 

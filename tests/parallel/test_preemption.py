@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from hypergrid_jax.preemption import Preempted, Preemption
+from hypergrid_jax.parallel.preemption import Preempted, Preemption
 
 
 def run(program):

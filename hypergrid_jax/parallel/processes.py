@@ -21,8 +21,8 @@ from typing import NoReturn
 import jax
 from jax._src import distributed  # the store has no public name
 
-from hypergrid_jax import hosts
 from hypergrid_jax.errors import user_message
+from hypergrid_jax.parallel import roll_call
 
 # What only one process does may take long, such as tokenising a large mixture.
 _PATIENCE_SECONDS = 24 * 3600
@@ -55,7 +55,7 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def connected(
-  cluster: hosts.Cluster, *, run: str, timeout_seconds: float
+  cluster: roll_call.Cluster, *, run: str, timeout_seconds: float
 ) -> Iterator[None]:
   """Connects the processes of a run while the block runs.
 
@@ -70,7 +70,9 @@ def connected(
   Raises:
     UserError: processes are missing or run something else.
   """
-  present = hosts.roll_call(cluster, run=run, timeout_seconds=timeout_seconds)
+  present = roll_call.roll_call(
+    cluster, run=run, timeout_seconds=timeout_seconds
+  )
   # JAX's own would take the signal away from `preemption`.
   jax.config.update('jax_enable_preemption_service', False)
   local = cluster.local_device

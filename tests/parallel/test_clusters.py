@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from hypergrid_jax import clusters
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.hosts import Cluster
+from hypergrid_jax.parallel import clusters
+from hypergrid_jax.parallel.roll_call import Cluster
 
 SLURM = {
   'SLURM_JOB_ID': '12345',

@@ -5,9 +5,9 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 import pytest
 
-from hypergrid_jax import partitioning
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.partitioning import MeshConfig
+from hypergrid_jax.parallel import partitioning
+from hypergrid_jax.parallel.partitioning import MeshConfig
 
 
 def mesh_of(data, model):

@@ -2,9 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import partitioning
-from hypergrid_jax.partitioning import MeshConfig
-from hypergrid_jax.row_parts import RowParts, row_parts
+from hypergrid_jax.parallel import partitioning
+from hypergrid_jax.parallel.host_rows import RowParts, row_parts
+from hypergrid_jax.parallel.partitioning import MeshConfig
 
 
 def rows_of(config):

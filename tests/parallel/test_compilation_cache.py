@@ -6,7 +6,7 @@ import os
 import jax
 import pytest
 
-from hypergrid_jax import compilation_cache
+from hypergrid_jax.parallel import compilation_cache
 from tests.commands import Command
 
 NAMES = (

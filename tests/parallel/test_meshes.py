@@ -10,18 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import (
-  extension,
-  optim,
-  partitioning,
-  schedules,
-  state,
-  train,
-  trees,
-)
+from hypergrid_jax import extension, optim, schedules, state, train, trees
 from hypergrid_jax import model as model_lib
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
-from hypergrid_jax.partitioning import MeshConfig
+from hypergrid_jax.parallel import partitioning
+from hypergrid_jax.parallel.partitioning import MeshConfig
 from hypergrid_jax.t5_config import T5Config
 from tests import batches, tolerances
 from tests.goldens import make_shardings

@@ -19,7 +19,7 @@ import sys
 import threading
 from typing import Self
 
-from hypergrid_jax import processes
+from hypergrid_jax.parallel import processes
 
 _ASKED = 'preempted'
 _STEP = 'preempted_at'

@@ -21,9 +21,10 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
-from hypergrid_jax import current_mesh, trees
-from hypergrid_jax.current_mesh import MeshAxes
+from hypergrid_jax import trees
 from hypergrid_jax.errors import UserError, closest
+from hypergrid_jax.parallel import current_mesh
+from hypergrid_jax.parallel.current_mesh import MeshAxes
 from hypergrid_jax.types import Params
 
 SLICE = 'slice'

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from hypergrid_jax import hosts
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.parallel import roll_call
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def port():
 
 
 def come(port, number, count, *, timeout=20.0, run='quickstart'):
-  cluster = hosts.Cluster(f'localhost:{port}', count, number)
-  return hosts.roll_call(cluster, run=run, timeout_seconds=timeout)
+  cluster = roll_call.Cluster(f'localhost:{port}', count, number)
+  return roll_call.roll_call(cluster, run=run, timeout_seconds=timeout)
 
 
 def together(port, calls):
@@ -48,11 +48,11 @@ def test_everybody_who_came_learns_who_is_missing(port):
 
 
 def test_hosts_that_are_known_are_missed_by_name(port):
-  cluster = hosts.Cluster(
+  cluster = roll_call.Cluster(
     f'localhost:{port}', 3, 0, names=('t-0', 't-1', 't-2')
   )
   with pytest.raises(UserError, match=r'2 of 3 .*: 1 \(t-1\), 2 \(t-2\)\.'):
-    hosts.roll_call(cluster, run='quickstart', timeout_seconds=0.3)
+    roll_call.roll_call(cluster, run='quickstart', timeout_seconds=0.3)
 
 
 def test_no_coordinator(port):
@@ -112,4 +112,4 @@ def test_a_port_that_is_taken(port):
 )
 def test_what_makes_no_cluster(arguments, field):
   with pytest.raises(UserError, match=f'^{field}: '):
-    hosts.Cluster(*arguments)
+    roll_call.Cluster(*arguments)

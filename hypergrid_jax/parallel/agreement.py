@@ -12,8 +12,8 @@ import itertools
 import json
 from typing import Any, TypeVar
 
-from hypergrid_jax import processes
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.parallel import processes
 
 T = TypeVar('T')
 
