@@ -6,7 +6,7 @@
 Compiles product and gradients for 65,536 tokens in bfloat16 ahead of time, for
 each generation of TPU (extra `tpu`), and keeps what `tpu_schedule` reads of the
 kernels in benchmarks/results/gated_matmul_tpu.json. With --rectified the
-kernels are those behind a ReLU, see `hypergrid_jax.rectifying`, in a scan.
+kernels are those behind a ReLU, see `hypergrid_jax.ops.relu_dropout`, in a scan.
 """
 
 import argparse
@@ -24,8 +24,7 @@ import jax.numpy as jnp
 import kept_cells
 import tpu_schedule
 
-from hypergrid_jax import rectifying, scan_stash
-from hypergrid_jax.ops import gated_matmul, tpu_plans
+from hypergrid_jax.ops import gated_matmul, relu_dropout, scan_stash, tpu_plans
 
 FILE = 'gated_matmul_tpu.json'
 GENERATIONS = ('v5e', 'v6e', 'v5p', 'v4')
@@ -93,7 +92,7 @@ def compile_for_tpu(mesh, kernel, grid, rectified) -> jax.stages.Compiled:
       offset=0.0,
       scale=2.0,
       implementation='pallas',
-      rectifier=rectifying.Rectifier(None, SLOPE) if rectified else None,
+      rectifier=relu_dropout.Rectifier(None, SLOPE) if rectified else None,
     )
     # As in a train step, where the kernels read one layer's part of a stack.
     first = functools.partial(in_a_scan, function) if rectified else function

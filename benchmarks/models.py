@@ -18,14 +18,13 @@ from hypergrid_jax import (
   decoding,
   extension,
   optim,
-  rectifying,
   train,
   trainable,
   types,
 )
 from hypergrid_jax.comparing import step_times
 from hypergrid_jax.model import Model
-from hypergrid_jax.ops import gated_matmul
+from hypergrid_jax.ops import gated_matmul, relu_dropout
 from hypergrid_jax.state import TrainState
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -161,7 +160,7 @@ def weight_per_example(
   """`gated_matmul` for rows of equally long segments, done naively."""
   del segment_ids, others
   if rectifier is not None:
-    u = rectifying.rectify(rectifier, u)
+    u = relu_dropout.rectify(rectifier, u)
   segments = max(row.shape[1], col.shape[1])
   return _weight_per_example(u, kernel, row, col, (offset, scale), segments)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
-from hypergrid_jax import rectifying
+from hypergrid_jax.ops import relu_dropout
 from hypergrid_jax.ops.matmul import matmul
 from hypergrid_jax.t5_config import T5Config
 
@@ -207,7 +207,9 @@ class MlpBlock(nnx.Module):
     matmul = self.matmul(x, conditioning, segments)
     if self.activations == ('relu',):
       hidden = matmul('wi', x)
-      rectifier = rectifying.make(hidden.shape, self.dropout_rate, dropout_key)
+      rectifier = relu_dropout.make(
+        hidden.shape, self.dropout_rate, dropout_key
+      )
       return matmul('wo', hidden, rectifier)
     hidden = None
     for name, activation in zip(self.wi_names, self.activations, strict=True):
@@ -234,11 +236,11 @@ class MlpBlock(nnx.Module):
     self,
     name: str,
     u: Float[Array, 'B L A'],
-    rectifier: rectifying.Rectifier | None = None,
+    rectifier: relu_dropout.Rectifier | None = None,
   ):
     """Multiplies by the named kernel in the activation dtype."""
     if rectifier is not None:
-      u = rectifying.rectify(rectifier, u)
+      u = relu_dropout.rectify(rectifier, u)
     kernel = getattr(self, name)[...]
     return matmul(u.astype(self.dtype), kernel.astype(self.dtype))
 

@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import extension, layers, rectifying, scan_stash, types
+from hypergrid_jax import extension, layers, types
+from hypergrid_jax.ops import relu_dropout, scan_stash
 
 REMAT_POLICIES: dict[str, Callable[..., Any]] = {
   'minimal': jax.checkpoint_policies.save_from_both_policies(
     jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     jax.checkpoint_policies.save_only_these_names(
-      rectifying.NAME, scan_stash.NAME
+      relu_dropout.NAME, scan_stash.NAME
     ),
   ),
   'full': jax.checkpoint_policies.nothing_saveable,

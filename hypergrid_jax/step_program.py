@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 
-from hypergrid_jax import flops, run_batches, run_setup, types
+from hypergrid_jax import run_batches, run_setup, types
 from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
 from hypergrid_jax.data import candidates
 from hypergrid_jax.data import loader as loader_lib
+from hypergrid_jax.ops import flops
 from hypergrid_jax.parallel import host_rows, partitioning
 
 

@@ -23,8 +23,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import rectifying, scan_stash
-from hypergrid_jax.ops import choices, reference, xla_forms
+from hypergrid_jax.ops import (
+  choices,
+  reference,
+  relu_dropout,
+  scan_stash,
+  xla_forms,
+)
 from hypergrid_jax.ops.partitions import WHOLE, Divided, Partition
 from hypergrid_jax.parallel import current_mesh
 
@@ -42,7 +47,7 @@ def gated_matmul(
   partition: Partition = WHOLE,
   cut: xla_forms.Cut | None = None,
   interpret: bool = False,
-  rectifier: rectifying.Rectifier | None = None,
+  rectifier: relu_dropout.Rectifier | None = None,
 ) -> Float[Array, 'B L N']:
   """Multiplies by a kernel gated per segment, without per-example weights.
 
@@ -80,7 +85,7 @@ def gated_matmul(
     )
   if implementation == 'reference':
     if rectifier is not None:
-      u = rectifying.rectify(rectifier, u)
+      u = relu_dropout.rectify(rectifier, u)
     return reference.reference_gated_matmul(
       u, kernel, row, col, segment_ids, scale=scale, offset=offset
     )
@@ -139,7 +144,7 @@ def _gated(form, x, keep, kernel, row, col, gate, stash):
 
 
 def _forward(form, x, keep, kernel, row, col, gate, stash):
-  u = x if form.slope is None else rectifying.value(form.slope, x, keep)
+  u = x if form.slope is None else relu_dropout.value(form.slope, x, keep)
   others = kernel, row, col, gate
   y = form.forward(u, *others)
   if stash is None:

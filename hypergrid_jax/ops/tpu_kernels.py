@@ -32,8 +32,7 @@ from jax.experimental import pallas as pl
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import rectifying
-from hypergrid_jax.ops import tpu_plans
+from hypergrid_jax.ops import relu_dropout, tpu_plans
 from hypergrid_jax.ops.tpu_blocks import Grid
 
 
@@ -286,7 +285,7 @@ def _rows_gradients(
     back = _dot(kernel[place, :], scaled, (1, 0))
     if how.u_slope is not None:
       part = u[:, place].astype(jnp.float32).T
-      back = rectifying.gradient(how.u_slope, part, back)
+      back = relu_dropout.gradient(how.u_slope, part, back)
     du[:, place] = back.astype(du.dtype).T
   dbands[...] = dband
 

@@ -28,8 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from hypergrid_jax import rectifying
-from hypergrid_jax.ops import segments
+from hypergrid_jax.ops import relu_dropout, segments
 from hypergrid_jax.ops.matmul import matmul
 
 # Blocks up to this many are unrolled; more are scanned, which keeps compile
@@ -64,7 +63,7 @@ class Form:
       u = jax.lax.dynamic_index_in_dim(u, layer, keepdims=False)
     du, *others = self.gradients(u, kernel, row, col, gate, dy)
     if slope is not None:
-      du = rectifying.gradient(slope, u, du)
+      du = relu_dropout.gradient(slope, u, du)
     return du, *others
 
 

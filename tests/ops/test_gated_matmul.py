@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import rectifying
+from hypergrid_jax.ops import relu_dropout
 from hypergrid_jax.ops.gated_matmul import gated_matmul
 from hypergrid_jax.ops.reference import reference_gated_matmul
 from tests import tolerances
@@ -167,7 +167,7 @@ def test_a_rectifier_is_relu_and_dropout_before(length, row_shape, function):
     dtype=np.float32,
   )
   keep = np.random.default_rng(1).random((3, 1, 24)) < 0.7
-  rectifier = rectifying.Rectifier(jnp.asarray(keep), 1.5)
+  rectifier = relu_dropout.Rectifier(jnp.asarray(keep), 1.5)
 
   def rectified(*arguments, **options):
     return function(*arguments, rectifier=rectifier, **options)

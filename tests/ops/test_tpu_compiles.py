@@ -7,7 +7,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 import pytest
 
-from hypergrid_jax import rectifying, scan_stash
+from hypergrid_jax.ops import relu_dropout, scan_stash
 from hypergrid_jax.ops.gated_matmul import gated_matmul
 from hypergrid_jax.ops.partitions import Partition
 from hypergrid_jax.precompiling import topologies as slices
@@ -56,7 +56,7 @@ def compiled(name, sizes, kernel_axes, dtype):
         offset=0.0,
         implementation='pallas',
         partition=Partition('data', 'model'),
-        rectifier=rectifying.Rectifier(keep, 1.25),
+        rectifier=relu_dropout.Rectifier(keep, 1.25),
       ),
       *(x, kernel, row, col),
     )
@@ -107,7 +107,7 @@ def test_the_backward_kernel_reads_its_layer_in_the_stack():
         offset=0.0,
         implementation='pallas',
         partition=Partition('data', 'model'),
-        rectifier=rectifying.Rectifier(None, 1.25),
+        rectifier=relu_dropout.Rectifier(None, 1.25),
       ), None
 
     y, pull = jax.vjp(lambda *a: scan_stash.scan(body, *a)[0], x, weights)

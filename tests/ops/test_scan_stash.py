@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import rectifying, scan_stash, stacks
-from hypergrid_jax.ops import gated_matmul, partitions
+from hypergrid_jax import stacks
+from hypergrid_jax.ops import gated_matmul, partitions, relu_dropout, scan_stash
 from tests import jaxprs, tolerances
 
 LAYERS, ROWS, D, F = 4, 5, 3, 6
@@ -176,7 +176,7 @@ def test_kernels_find_their_layer_in_the_stack(monkeypatch, mesh):
       implementation='pallas',
       interpret=True,
       partition=partitions.Partition('data', 'model'),
-      rectifier=rectifying.Rectifier(jnp.asarray(keep), 1.25),
+      rectifier=relu_dropout.Rectifier(jnp.asarray(keep), 1.25),
     ), None
 
   def run(x, *layers):

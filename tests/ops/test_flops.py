@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hypergrid_jax import flops
+from hypergrid_jax.ops import flops
 from hypergrid_jax.parallel import partitioning
 
 B, K, N, REPEATS = 6, 5, 7, 3
