@@ -71,6 +71,7 @@ setuptools.setup(
     'hypergrid_jax.gin',
     'hypergrid_jax.interop',
     'hypergrid_jax.methods',
+    'hypergrid_jax.model',
     'hypergrid_jax.ops',
     'hypergrid_jax.parallel',
     'hypergrid_jax.precompiling',

@@ -18,7 +18,7 @@ import measuring
 import models
 import numpy as np
 
-from hypergrid_jax import decoding
+from hypergrid_jax.model import decoding
 
 # Rows, tokens of an input, tokens written.
 SHAPES = (

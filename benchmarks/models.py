@@ -13,17 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hypergrid_jax import (
-  configuration,
-  decoding,
-  extension,
-  optim,
-  train,
-  trainable,
-  types,
-)
+from hypergrid_jax import configuration, optim, train, trainable, types
 from hypergrid_jax.comparing import step_times
-from hypergrid_jax.model import Model
+from hypergrid_jax.model import Model, decoding, extension
 from hypergrid_jax.ops import gated_matmul, relu_dropout
 from hypergrid_jax.state import TrainState
 

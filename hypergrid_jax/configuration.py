@@ -19,7 +19,7 @@ from hypergrid_jax import errors, field_types, gin_reader
 # Field of `RunConfig` -> the names that can fill it; the first one is the
 # default, but for the parts that a run may lack, where the default is none.
 PARTS: dict[str, dict[str, str]] = {
-  'model': {'T5Config': 'hypergrid_jax.t5_config:T5Config'},
+  'model': {'T5Config': 'hypergrid_jax.model.config:T5Config'},
   'method': {
     'HyperGrid': 'hypergrid_jax.methods.hypergrid:HyperGridConfig',
     'Adapters': 'hypergrid_jax.methods.adapters:AdaptersConfig',

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from hypergrid_jax import conditioning
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.model import conditioning
 
 # The stacks, and the field that counts the layers of each.
 STACKS = {'encoder': 'num_layers', 'decoder': 'num_decoder_layers'}

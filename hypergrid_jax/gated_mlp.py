@@ -6,7 +6,8 @@ from typing import Literal
 from flax import nnx
 from jaxtyping import Array, Float
 
-from hypergrid_jax import conditioning, extension, layers, types
+from hypergrid_jax import types
+from hypergrid_jax.model import conditioning, extension, layers
 from hypergrid_jax.ops import choices, gated_matmul, partitions
 from hypergrid_jax.parallel import partitioning
 

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from hypergrid_jax import decoding, types
+from hypergrid_jax import types
 from hypergrid_jax.data import loader
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.model import Model
+from hypergrid_jax.model import Model, decoding
 
 
 class Store(Protocol):

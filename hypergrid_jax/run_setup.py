@@ -19,7 +19,6 @@ from hypergrid_jax import console as console_lib
 from hypergrid_jax import corpus as corpus_lib
 from hypergrid_jax import (
   errors,
-  extension,
   metrics,
   optim,
   run_directory,
@@ -30,9 +29,9 @@ from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
 from hypergrid_jax.data import vocabularies
-from hypergrid_jax.model import Model
+from hypergrid_jax.model import Model, extension
+from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning, processes
-from hypergrid_jax.t5_config import T5Config
 from hypergrid_jax.tasks import task_files
 
 # Published T5 tables have rows a multiple of this, which the hardware likes.

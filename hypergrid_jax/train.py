@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hypergrid_jax import errors, losses, types
+from hypergrid_jax import errors, types
 from hypergrid_jax import trainable as trainable_lib
+from hypergrid_jax.model import losses
 from hypergrid_jax.state import TrainState
 
 # Losses stay on the device until they are logged; this bounds how many steps

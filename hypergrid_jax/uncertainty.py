@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from hypergrid_jax import errors, losses, types, uncertainty_labels
+from hypergrid_jax import errors, types, uncertainty_labels
+from hypergrid_jax.model import losses
 from hypergrid_jax.uncertainty_labels import TaskLabels
 
 # Added to log C by the authors' code.

@@ -12,8 +12,8 @@ from hypergrid_jax.checkpoint import Checkpointer
 from hypergrid_jax.checkpoint_reader import CheckpointReader, named_steps
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.model import Model
+from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning
-from hypergrid_jax.t5_config import T5Config
 from tests.checkpoints import assert_same_bits, directory_of
 
 CONFIG = T5Config(

@@ -8,15 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import extension, folding, trees
+from hypergrid_jax import folding, trees
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import exporting
 from hypergrid_jax.methods.adapters import AdaptersConfig
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hyperformer import HyperFormerConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
-from hypergrid_jax.model import Model
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model import Model, extension
+from hypergrid_jax.model.config import T5Config
 from tests import tolerances
 from tests.interop import runs
 

@@ -7,8 +7,8 @@ import re
 import jax
 import pytest
 
-from hypergrid_jax import configuration, extension, trees
-from hypergrid_jax.model import Model
+from hypergrid_jax import configuration, trees
+from hypergrid_jax.model import Model, extension
 from hypergrid_jax.tasks import mixtures, protocols
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from hypergrid_jax import configuration, corpus, extension, trainable, trees
+from hypergrid_jax import configuration, corpus, trainable, trees
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
-from hypergrid_jax.model import Model
+from hypergrid_jax.model import Model, extension
 
 PAPERS = pathlib.Path(__file__).parents[1] / 'gin' / 'papers'
 NAMES = sorted(path.stem for path in PAPERS.glob('*.gin'))

@@ -8,10 +8,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
-from hypergrid_jax import decoding, predict
+from hypergrid_jax import predict
 from hypergrid_jax.data import loader
 from hypergrid_jax.data.vocabularies import ByteVocabulary
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.model import decoding
 
 VOCABULARY = ByteVocabulary()
 EOS = VOCABULARY.eos_id

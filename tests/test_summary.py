@@ -8,7 +8,7 @@ from rich.console import Console
 from hypergrid_jax import summary, trainable
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model.config import T5Config
 
 D, F, H, K, N, M, V, T = 10, 12, 2, 3, 2, 1, 40, 5
 GRID_ROWS, GRID_COLS = 4, 2

@@ -6,10 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import optim, t5, trainable, trees
+from hypergrid_jax import optim, trainable, trees
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
-from hypergrid_jax.model import Model
+from hypergrid_jax.model import Model, t5
 from tests.updates import STEPS, run
 
 ENCODER_LAYERS, DECODER_LAYERS = 5, 4

@@ -8,7 +8,7 @@ from hypergrid_jax import checkpoint, optim, state, trees, warm_start
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model.config import T5Config
 
 SIZES = {
   'd_model': 12,

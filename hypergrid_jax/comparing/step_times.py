@@ -21,7 +21,6 @@ from rich.console import Console
 
 from hypergrid_jax import console as console_lib
 from hypergrid_jax import (
-  extension,
   files,
   predictions,
   run_batches,
@@ -32,7 +31,7 @@ from hypergrid_jax import (
 )
 from hypergrid_jax import state as state_lib
 from hypergrid_jax.comparing import training
-from hypergrid_jax.model import Model
+from hypergrid_jax.model import Model, extension
 
 _WARM_UP = 2  # pairs that are not counted
 _VERSIONS = ('jax', 'jaxlib', 'flax', 'optax', 'hypergrid_jax')

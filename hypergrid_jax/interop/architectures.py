@@ -6,7 +6,7 @@ import math
 import re
 
 from hypergrid_jax.interop import names
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model.config import T5Config
 
 Layout = Mapping[str, tuple[int, ...]]
 

@@ -25,7 +25,7 @@ from hypergrid_jax.interop import (
   trained,
 )
 from hypergrid_jax.model import Model
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model.config import T5Config
 
 # Largest difference of two float32 logits, over the largest logit: rounding,
 # also of sums over 65,536 hidden units.

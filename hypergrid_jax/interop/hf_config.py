@@ -7,7 +7,7 @@ from typing import Any
 from hypergrid_jax import errors
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import json_files
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model.config import T5Config
 
 MODEL_TYPES = ('t5', 'mt5')
 # Why relatives of T5 are not T5s; others are refused without a reason.

@@ -7,7 +7,7 @@ import numpy as np
 import safetensors.numpy
 
 from hypergrid_jax.interop import hf_config, hf_files, json_files, names
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model.config import T5Config
 
 DTYPE = 'float32'
 

@@ -17,7 +17,7 @@ from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import locations, names, opening, run_files
 from hypergrid_jax.interop.sources import Source
 from hypergrid_jax.model import Model
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model.config import T5Config
 
 # What makes one T5 another function; the rest is how it is run and trained.
 FUNCTION_FIELDS = (

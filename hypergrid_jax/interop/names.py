@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model.config import T5Config
 
 Format = Literal['hf', 'mesh_tf', 't5x']
 

@@ -6,7 +6,7 @@ from hypergrid_jax import trees
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import architectures, hf_files, mesh_tf, names, t5x
 from hypergrid_jax.interop.sources import FLOATS, Source
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model.config import T5Config
 
 _FLOAT = 'one of ' + ', '.join(FLOATS)
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from hypergrid_jax.interop import names
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model.config import T5Config
 
 # Without loss in float32.
 FLOATS = ('float32', 'float16', 'bfloat16')

@@ -19,7 +19,7 @@ from hypergrid_jax import (
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import run_files
 from hypergrid_jax.model import Model
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model.config import T5Config
 
 
 @dataclasses.dataclass(frozen=True)

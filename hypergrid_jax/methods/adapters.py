@@ -25,7 +25,8 @@ from typing import Literal, get_args
 from flax import nnx
 from jaxtyping import Array, Float
 
-from hypergrid_jax import bottleneck, errors, extension, folding, layers, types
+from hypergrid_jax import bottleneck, errors, folding, types
+from hypergrid_jax.model import extension, layers
 
 Variant = Literal['per_task', 'shared_norm', 'single']
 

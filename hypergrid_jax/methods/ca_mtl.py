@@ -36,8 +36,9 @@ from flax import nnx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hypergrid_jax import conditioning, errors, extension, layers, types
+from hypergrid_jax import errors, types
 from hypergrid_jax import folding as folding_lib
+from hypergrid_jax.model import conditioning, extension, layers
 from hypergrid_jax.ops import block_diagonal
 
 Attention = Literal['window', 'shared_block']

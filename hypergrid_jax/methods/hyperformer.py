@@ -44,15 +44,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hypergrid_jax import (
-  bottleneck,
-  conditioning,
-  errors,
-  extension,
-  folding,
-  layers,
-  types,
-)
+from hypergrid_jax import bottleneck, errors, folding, types
+from hypergrid_jax.model import conditioning, extension, layers
 
 Variant = Literal['plus_plus', 'per_position', 'released']
 BLOCK_TYPES = ('attention', 'feed_forward')

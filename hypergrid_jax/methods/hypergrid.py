@@ -26,15 +26,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
-from hypergrid_jax import (
-  conditioning,
-  errors,
-  extension,
-  folding,
-  gated_mlp,
-  layers,
-  types,
-)
+from hypergrid_jax import errors, folding, gated_mlp, types
+from hypergrid_jax.model import conditioning, extension, layers
 from hypergrid_jax.ops import choices
 
 Variant = Literal['L', 'L2', 'LG', 'GL']

@@ -6,7 +6,7 @@ padding included. What a method adds to them is not in here.
 
 import dataclasses
 
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model.config import T5Config
 
 # The gradients of a product by its two factors are two products of its size.
 TRAINING = 3

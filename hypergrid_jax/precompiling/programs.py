@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from hypergrid_jax import corpus as corpus_lib
-from hypergrid_jax import decoding as decoding_lib
 from hypergrid_jax import (
   predict,
   run_batches,
@@ -22,7 +21,7 @@ from hypergrid_jax import (
 )
 from hypergrid_jax import state as state_lib
 from hypergrid_jax.data import assembly, vocabularies
-from hypergrid_jax.model import Model
+from hypergrid_jax.model import Model, decoding
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling.topologies import Topology
 from hypergrid_jax.tasks import definitions, task_files
@@ -151,7 +150,7 @@ def compile_decoding(parts: Parts) -> jax.stages.Compiled:
   config, data = parts.run.evaluate, parts.run.data
   length = config.max_decode_length or data.targets_length
   decode = predict.compiled(
-    decoding_lib.greedy_decode,
+    decoding.greedy_decode,
     parts.model,
     parts.rows,
     max_decode_length=length,

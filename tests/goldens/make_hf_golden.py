@@ -12,8 +12,8 @@ import zlib
 
 import numpy as np
 
-from hypergrid_jax import model as model_lib
-from hypergrid_jax import t5, trees
+from hypergrid_jax import trees
+from hypergrid_jax.model import architecture, t5
 
 GOLDEN = pathlib.Path(__file__).with_name('hf_t5.npz')
 
@@ -50,7 +50,7 @@ def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def weights(config: t5.T5Config) -> dict[str, np.ndarray]:
   """Float32 parameters by path, of the size of T5's initial values."""
-  abstract = trees.flatten(model_lib.Model(config).abstract_params)
+  abstract = trees.flatten(architecture.Model(config).abstract_params)
   values = {}
   for path, leaf in abstract.items():
     value = uniform(path, leaf.shape)

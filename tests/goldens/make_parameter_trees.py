@@ -9,12 +9,12 @@ checkpoint format.
 import json
 import pathlib
 
-from hypergrid_jax import extension, t5, trees
-from hypergrid_jax import model as model_lib
+from hypergrid_jax import trees
 from hypergrid_jax.methods.adapters import AdaptersConfig
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hyperformer import HyperFormerConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.model import architecture, extension, t5
 
 GOLDEN = pathlib.Path(__file__).with_name('parameter_trees.json')
 NUM_TASKS = 9
@@ -89,10 +89,10 @@ CASES = {
 }
 
 
-def make(name: str) -> model_lib.Model:
+def make(name: str) -> architecture.Model:
   """The model of a case."""
   config, method = CASES[name]
-  return model_lib.Model(
+  return architecture.Model(
     config, extension.of_methods(method), num_tasks=NUM_TASKS
   )
 

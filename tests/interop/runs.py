@@ -9,12 +9,11 @@ from hypergrid_jax import (
   checkpoint_stream,
   configuration,
   corpus,
-  extension,
   run_directory,
   trees,
 )
 from hypergrid_jax.data import vocabularies
-from hypergrid_jax.model import Model
+from hypergrid_jax.model import Model, extension
 
 SIZES = {
   'd_model': 24,

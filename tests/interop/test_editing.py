@@ -15,7 +15,7 @@ from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hyperformer import HyperFormerConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.tasks import definitions
 from tests import refusals
 from tests.interop import runs

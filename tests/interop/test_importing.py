@@ -11,11 +11,11 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import cli, configuration, decoding, extension, state, trees
+from hypergrid_jax import cli, configuration, state, trees
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import exporting, importing, trained
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
-from hypergrid_jax.model import Model
+from hypergrid_jax.model import Model, decoding, extension
 from hypergrid_jax.parallel import partitioning
 from tests import refusals
 from tests.goldens import make_hf_golden as hf

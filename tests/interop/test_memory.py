@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from hypergrid_jax.interop import names
-from hypergrid_jax.t5_config import T5Config
+from hypergrid_jax.model.config import T5Config
 from tests.interop import directories
 
 # T5 1.0 small: 242 MB in float32.

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hypergrid_jax import cli, configuration, decoding, trees
+from hypergrid_jax import cli, configuration, trees
 from hypergrid_jax.data import vocabularies
 from hypergrid_jax.interop import exporting, hf_tokenizer, trained
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.model import decoding
 from tests.interop import runs
 
 pytestmark = [

@@ -6,12 +6,11 @@ Together they cover each option of each method at least once, on T5 1.0 and
 
 import functools
 
-from hypergrid_jax import extension, t5
-from hypergrid_jax import model as model_lib
 from hypergrid_jax.methods.adapters import AdaptersConfig
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hyperformer import HyperFormerConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.model import architecture, extension, t5
 from tests import batches
 
 SIZES = {
@@ -170,10 +169,10 @@ def _sees_task_ids(method) -> bool:
 
 
 @functools.cache
-def make(name: str, **overrides) -> model_lib.Model:
+def make(name: str, **overrides) -> architecture.Model:
   """The model of a method, with other settings of its T5 if given."""
   sizes, method = METHODS[name]
-  return model_lib.Model(
+  return architecture.Model(
     t5.T5Config(**{**SIZES, **sizes, **overrides}),
     extension.of_methods(method),
     num_tasks=batches.NUM_TASKS,

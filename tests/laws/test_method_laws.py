@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import decoding, losses, optim, schedules, trainable, trees
+from hypergrid_jax import optim, schedules, trainable, trees
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.model import decoding, losses
 from hypergrid_jax.ops import scan_stash, xla_forms
 from hypergrid_jax.parallel import partitioning
 from tests import batches, jaxprs

@@ -8,8 +8,7 @@ of its parameters.
 import jax
 import numpy as np
 
-from hypergrid_jax import t5
-from hypergrid_jax.model import Model
+from hypergrid_jax.model import Model, t5
 from tests import batches, tolerances
 
 SIZES = {

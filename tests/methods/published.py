@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from hypergrid_jax import configuration, extension, summary, trainable
-from hypergrid_jax.model import Model
+from hypergrid_jax import configuration, summary, trainable
+from hypergrid_jax.model import Model, extension
 
 # T5 1.0: d_model, layers of each stack, parameters.
 SIZES = {'small': (512, 6, 60_506_624), 'base': (768, 12, 222_903_552)}

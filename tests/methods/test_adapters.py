@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import bottleneck, errors, extension
+from hypergrid_jax import bottleneck, errors
 from hypergrid_jax.methods.adapters import AdaptersConfig
 from hypergrid_jax.methods.hyperformer import HyperFormerConfig
+from hypergrid_jax.model import extension
 from tests import batches, jaxprs
 from tests.methods import numpy_t5, published
 

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import errors, extension, t5, trees
-from hypergrid_jax import model as model_lib
+from hypergrid_jax import errors, trees
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
+from hypergrid_jax.model import architecture, extension, t5
 from tests import batches, tolerances
 from tests.ops.test_block_diagonal import pieces_on_a_diagonal
 
@@ -220,7 +220,7 @@ def reference(params, method, example):
 @pytest.mark.parametrize('name', CASES)
 def test_packed_mixed_task_forward_equals_numpy(x64, name):
   method = CAMTLConfig(**CASES[name])
-  model = model_lib.Model(
+  model = architecture.Model(
     CONFIG, method.extension_points(), num_tasks=batches.NUM_TASKS
   )
   params = batches.random_params(model.abstract_params, seed=len(name))
@@ -242,7 +242,7 @@ def test_where_it_starts_from_zero_it_is_plain_to_the_last_bit_in_bfloat16():
   method = CAMTLConfig(**CASES['everything'])
 
   def forward(points):
-    model = model_lib.Model(config, points, num_tasks=batches.NUM_TASKS)
+    model = architecture.Model(config, points, num_tasks=batches.NUM_TASKS)
     return model, jax.jit(lambda p, b: model.bind(p)(b))
 
   (model, conditioned), (_, plain) = map(
@@ -271,7 +271,7 @@ def film_size(inputs, outputs):
 
 
 def added(size, method, num_tasks):
-  model = model_lib.Model(
+  model = architecture.Model(
     size, CAMTLConfig(**method).extension_points(), num_tasks=num_tasks
   )
   leaves = trees.flatten(model.abstract_params)
@@ -397,7 +397,7 @@ def test_a_layer_that_does_not_exist_is_refused():
   with pytest.raises(
     errors.UserError, match=r'norm_layers: .*no layer 3 in a stack of 3'
   ):
-    model_lib.Model(CONFIG, points)
+    architecture.Model(CONFIG, points)
 
 
 def test_only_the_window_form_ends_at_a_position():

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import decoding, errors, extension, types
+from hypergrid_jax import errors, types
 from hypergrid_jax.methods.hyperformer import HyperFormerConfig
+from hypergrid_jax.model import decoding, extension
 from tests import batches, jaxprs, tolerances
 from tests.methods import numpy_t5, published
 

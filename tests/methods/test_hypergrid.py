@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import errors, extension, t5, types
-from hypergrid_jax import model as model_lib
+from hypergrid_jax import errors, types
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.model import architecture, extension, t5
 from tests import batches
 
 D, F, TASKS = 6, 10, 4
@@ -147,7 +147,7 @@ def gelu(x):
 @pytest.mark.parametrize('variant', CASES)
 def test_feed_forward_equals_loops(x64, variant, stack):
   method = CASES[variant]
-  model = model_lib.Model(CONFIG, method.extension_points(), num_tasks=TASKS)
+  model = architecture.Model(CONFIG, method.extension_points(), num_tasks=TASKS)
   params = batches.random_params(model.abstract_params, seed=len(stack))
   rng = np.random.default_rng(4)
   x, encoded = (rng.standard_normal((B, n, D)) for n in (L, LE))
@@ -170,7 +170,7 @@ def test_feed_forward_equals_loops(x64, variant, stack):
 
 
 def test_a_layer_that_is_not_selected_is_plain(x64):
-  model = model_lib.Model(CONFIG, CASES['L2'].extension_points())
+  model = architecture.Model(CONFIG, CASES['L2'].extension_points())
   params = batches.random_params(model.abstract_params)
   rng = np.random.default_rng(5)
   x, encoded = (rng.standard_normal((B, n, D)) for n in (L, LE))
@@ -217,12 +217,12 @@ def test_unknown_choices_are_refused(unchecked, options, message):
 def test_grids_and_layers_that_do_not_fit_are_refused(options, message):
   method = HyperGridConfig(**{'grid_rows': 2, 'grid_cols': 2, **options})
   with pytest.raises(errors.UserError, match=message):
-    model_lib.Model(CONFIG, method.extension_points())
+    architecture.Model(CONFIG, method.extension_points())
 
 
 def test_variant_l_has_no_grid_to_divide():
   method = HyperGridConfig('L', grid_rows=7, grid_cols=7)
-  model = model_lib.Model(CONFIG, method.extension_points())
+  model = architecture.Model(CONFIG, method.extension_points())
   assert len(model.added) == 2
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import stacks
+from hypergrid_jax.model import stack as stack_lib
 from hypergrid_jax.ops import gated_matmul, partitions, relu_dropout, scan_stash
 from tests import jaxprs, tolerances
 
@@ -16,7 +16,7 @@ WRAPS = {
   'all kept': lambda body: body,
   'minimal': functools.partial(
     jax.checkpoint,
-    policy=stacks.REMAT_POLICIES['minimal'],
+    policy=stack_lib.REMAT_POLICIES['minimal'],
     prevent_cse=False,
   ),
 }

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import extension, optim, schedules, state, train, trees
-from hypergrid_jax import model as model_lib
+from hypergrid_jax import optim, schedules, state, train, trees
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.model import architecture, extension
+from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.parallel.partitioning import MeshConfig
-from hypergrid_jax.t5_config import T5Config
 from tests import batches, tolerances
 from tests.goldens import make_shardings
 
@@ -57,7 +57,7 @@ MESHES = {
 def trained(method: str, config: MeshConfig, devices=None):
   """Losses of every step, [STEPS, 2], and the parameters after the last."""
   mesh, rules = partitioning.make_mesh(config, devices), config.axis_rules()
-  model = model_lib.Model(
+  model = architecture.Model(
     CONFIG,
     extension.of_methods(METHODS[method]),
     num_tasks=batches.NUM_TASKS,

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.precompiling import analytic, hlo_costs, hlo_text, programs
-from hypergrid_jax.t5_config import T5Config
 from tests.precompiling import runs
 
 pytestmark = pytest.mark.usefixtures('compile_quickly')

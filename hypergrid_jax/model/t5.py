@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import extension, layers, types
+from hypergrid_jax import types
+from hypergrid_jax.model import extension, layers
+from hypergrid_jax.model.config import T5Config as T5Config
+from hypergrid_jax.model.stack import Cache, Stack, StackInputs, swap_heads
 from hypergrid_jax.parallel import partitioning
-from hypergrid_jax.stacks import Cache, Stack, StackInputs, swap_heads
-from hypergrid_jax.t5_config import T5Config as T5Config
 
 
 def segment_mask(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import layers, t5
+from hypergrid_jax.model import layers, t5
 from tests import tolerances
 
 CONFIG = t5.T5Config(

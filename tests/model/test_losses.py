@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import losses
+from hypergrid_jax.model import losses
 
 # exp of these are 1, 2, 4, 1: probabilities 1/8, 2/8, 4/8, 1/8.
 LOGITS = np.log([[[1.0, 2.0, 4.0, 1.0], [1.0, 1.0, 1.0, 3.0]]])

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from hypergrid_jax import conditioning, types
+from hypergrid_jax import types
+from hypergrid_jax.model import conditioning
 
 IDS = jnp.array([[1, 1, 2, 2, 2], [1, 0, 0, 0, 0]], jnp.int32)
 STARTS = jnp.array([[0, 2, 0], [0, 0, 0]], jnp.int32)

@@ -7,9 +7,10 @@ transformed (jit, grad, sharding, checkpoints) works on plain nested dicts.
 from flax import nnx
 import jax
 
-from hypergrid_jax import extension, t5, trees, types
+from hypergrid_jax import trees, types
+from hypergrid_jax.model import extension, t5
+from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning
-from hypergrid_jax.t5_config import T5Config
 
 # A plain parameter that has one of these is used in the activations' dtype.
 _KERNEL_AXES = frozenset(('joined_kv', 'mlp', 'vocab'))

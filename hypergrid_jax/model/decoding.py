@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import losses, types
-from hypergrid_jax import model as model_lib
+from hypergrid_jax import types
+from hypergrid_jax.model import architecture, losses
 
 EOS_ID = 1
 
@@ -20,7 +20,7 @@ def single_segments(tokens: Int[Array, 'B L']) -> types.Segments:
 
 
 def greedy_decode(
-  model: model_lib.Model,
+  model: architecture.Model,
   params: types.Params,
   tokens: Int[Array, 'B Le'],
   task_ids: Int[Array, ' B'],
@@ -75,7 +75,7 @@ def greedy_decode(
 
 
 def label_scores(
-  model: model_lib.Model,
+  model: architecture.Model,
   params: types.Params,
   tokens: Int[Array, 'B Le'],
   task_ids: Int[Array, ' B'],

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import losses
 from hypergrid_jax.data import loader, sources, tokens, vocabularies
+from hypergrid_jax.model import losses
 from hypergrid_jax.tasks import definitions
 from tests import batches, tolerances
 from tests.laws import methods

@@ -15,9 +15,10 @@ from typing import Any, Literal
 from flax import nnx
 from jaxtyping import Array
 
-from hypergrid_jax import errors, layers, types
+from hypergrid_jax import errors, types
+from hypergrid_jax.model import layers
+from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning
-from hypergrid_jax.t5_config import T5Config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,8 @@ from flax import nnx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import errors, layers, types
+from hypergrid_jax import errors, types
+from hypergrid_jax.model import layers
 
 Layers = Literal['all', 'upper_half'] | tuple[int, ...]
 

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
+from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.ops import relu_dropout
 from hypergrid_jax.ops.matmul import matmul
-from hypergrid_jax.t5_config import T5Config
 
 MASKED = -1e9  # added to float32 logits of masked keys: exp() of it is 0
 

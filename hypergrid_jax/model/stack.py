@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hypergrid_jax import extension, layers, types
+from hypergrid_jax import types
+from hypergrid_jax.model import extension, layers
 from hypergrid_jax.ops import relu_dropout, scan_stash
 
 REMAT_POLICIES: dict[str, Callable[..., Any]] = {

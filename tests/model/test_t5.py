@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import errors, losses, t5
-from hypergrid_jax import model as model_lib
+from hypergrid_jax import errors
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.model import architecture, losses, t5
 from tests import batches
 
 V1_1 = {'mlp_activations': ('gelu', 'linear'), 'logits_via_embedding': False}
@@ -30,7 +30,7 @@ CONFIG = t5.T5Config(
 
 def make(**overrides):
   method = HyperGridConfig(grid_rows=4, grid_cols=3)
-  return model_lib.Model(
+  return architecture.Model(
     dataclasses.replace(CONFIG, **overrides), method.extension_points()
   )
 

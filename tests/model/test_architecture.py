@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import model as model_lib
-from hypergrid_jax import t5, trees
+from hypergrid_jax import trees
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.model import architecture, t5
 from tests import batches
 from tests.goldens import make_parameter_trees as goldens
 
@@ -60,7 +60,7 @@ def sizes(model):
   ids=['small 1.0', 'base 1.0', 'small 1.1', 'base 1.1'],
 )
 def test_t5_has_its_published_number_of_parameters(config, expected):
-  model = model_lib.Model(t5.T5Config(**config))
+  model = architecture.Model(t5.T5Config(**config))
   assert sum(sizes(model).values()) == expected
   assert not model.added
 
@@ -101,10 +101,10 @@ def test_hypergrid_adds(variant, per_kernel, choice, gated, kernels):
   method = HyperGridConfig(
     variant=variant, grid_rows=ROWS, grid_cols=COLS, **choice
   )
-  model = model_lib.Model(t5.T5Config(**TINY), method.extension_points())
+  model = architecture.Model(t5.T5Config(**TINY), method.extension_points())
   added = sum(sizes(model)[path] for path in model.added)
   assert added == gated * sum(per_kernel[kernel] for kernel in kernels)
-  plain = sizes(model_lib.Model(t5.T5Config(**TINY)))
+  plain = sizes(architecture.Model(t5.T5Config(**TINY)))
   assert sum(sizes(model).values()) == sum(plain.values()) + added
 
 
@@ -113,13 +113,13 @@ def test_a_gated_feed_forward_adds_for_each_of_its_two_inputs():
     grid_rows=ROWS, grid_cols=COLS, gate_wi=True, decoder=False
   )
   config = t5.T5Config(**TINY, **V1_1)
-  model = model_lib.Model(config, method.extension_points())
+  model = architecture.Model(config, method.extension_points())
   assert sum(sizes(model)[path] for path in model.added) == 5 * 3 * 6 * D
 
 
 def test_the_task_state_adds_a_table_per_gated_stack():
   method = HyperGridConfig(grid_rows=ROWS, grid_cols=COLS, state='task')
-  model = model_lib.Model(
+  model = architecture.Model(
     t5.T5Config(**TINY), method.extension_points(), num_tasks=7
   )
   tables = {path: sizes(model)[path] for path in model.added if 'task' in path}
@@ -131,7 +131,7 @@ def test_the_task_state_adds_a_table_per_gated_stack():
 
 def test_base_with_32_by_32_grids_adds_1_179_648():
   method = HyperGridConfig(grid_rows=32, grid_cols=32)
-  model = model_lib.Model(t5.T5Config(**BASE), method.extension_points())
+  model = architecture.Model(t5.T5Config(**BASE), method.extension_points())
   assert sum(sizes(model)[path] for path in model.added) == 1_179_648
 
 
@@ -145,7 +145,7 @@ def test_parameter_tree_equals_the_golden(name):
 
 def test_bound_modules_hold_the_given_parameters():
   config, method = goldens.CASES['hypergrid L2']
-  model = model_lib.Model(config, method.extension_points())
+  model = architecture.Model(config, method.extension_points())
   params = batches.random_params(model.abstract_params, dtype=np.float32)
   module = model.bind(params)
   layer = params['decoder']['layers']
@@ -162,7 +162,7 @@ def test_bound_modules_hold_the_given_parameters():
 def test_seeds_make_different_parameters_and_the_same_seed_the_same():
   config = t5.T5Config(**{**TINY, 'num_layers': 2, 'num_decoder_layers': 1})
   method = HyperGridConfig(grid_rows=ROWS, grid_cols=COLS)
-  model = model_lib.Model(config, method.extension_points())
+  model = architecture.Model(config, method.extension_points())
   init = jax.jit(model.init)
   first, again, other = (
     trees.flatten(init(jax.random.key(seed, impl='unsafe_rbg')))

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import errors, extension, t5, trees
-from hypergrid_jax import model as model_lib
+from hypergrid_jax import errors, trees
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.model import architecture, extension, t5
 from tests import batches, tolerances
 
 pytestmark = pytest.mark.usefixtures('compile_quickly')
@@ -32,7 +32,7 @@ CA_MTL = CAMTLConfig(
 
 
 def make(*methods):
-  return model_lib.Model(
+  return architecture.Model(
     CONFIG, extension.of_methods(methods), num_tasks=batches.NUM_TASKS
   )
 
@@ -111,7 +111,7 @@ def test_parameters_of_the_same_name_are_refused():
     ' encoder/condition/task_vectors'
   )
   with pytest.raises(errors.UserError, match=message):
-    model_lib.Model(CONFIG, points)
+    architecture.Model(CONFIG, points)
 
 
 @pytest.mark.parametrize(

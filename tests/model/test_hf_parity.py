@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import model as model_lib
 from hypergrid_jax import trees, types
+from hypergrid_jax.model import architecture
 from tests.goldens import make_hf_golden as hf
 
 ATOL = 1e-5
@@ -17,7 +17,7 @@ ATOL = 1e-5
 def our_outputs(name):
   """Encoder output and logits at every position, float32."""
   config = hf.CASES[name]
-  model = model_lib.Model(config)
+  model = architecture.Model(config)
   inputs, targets = hf.tokens(config)
   sides = [
     types.Segments(

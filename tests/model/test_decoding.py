@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import decoding, t5
-from hypergrid_jax import model as model_lib
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.model import architecture, decoding, t5
 from tests import batches
 
 VOCAB, LENGTH = 11, 8
@@ -34,7 +33,7 @@ def model():
     relative_max_distance=6,
   )
   method = HyperGridConfig(grid_rows=4, grid_cols=3)
-  return model_lib.Model(config, method.extension_points(), num_tasks=4)
+  return architecture.Model(config, method.extension_points(), num_tasks=4)
 
 
 @functools.cache

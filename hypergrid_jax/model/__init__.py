@@ -1,0 +1,5 @@
+"""T5: configuration, layers, extension points, stacks, decoding, losses."""
+
+from hypergrid_jax.model.architecture import Model
+
+__all__ = ['Model']
