@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from hypergrid_jax import files as files_lib
-from hypergrid_jax import folding, run_setup, trees, types
+from hypergrid_jax import run_setup, trees, types
 from hypergrid_jax.data import vocabularies
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import (
@@ -24,6 +24,7 @@ from hypergrid_jax.interop import (
   opening,
   trained,
 )
+from hypergrid_jax.methods import folding
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
 

@@ -25,7 +25,8 @@ from typing import Literal, get_args
 from flax import nnx
 from jaxtyping import Array, Float
 
-from hypergrid_jax import bottleneck, errors, folding, types
+from hypergrid_jax import errors, types
+from hypergrid_jax.methods import adapter_layer, folding
 from hypergrid_jax.model import extension, layers
 
 Variant = Literal['per_task', 'shared_norm', 'single']
@@ -85,11 +86,11 @@ class Adapter(nnx.Module):
     self, method: AdaptersConfig, site: extension.Site, *, rngs: nnx.Rngs
   ):
     d_model = site.config.d_model
-    width = bottleneck.width('Adapters', d_model, method.reduction_factor)
-    shapes = bottleneck.weight_shapes(d_model, width)
+    width = adapter_layer.width('Adapters', d_model, method.reduction_factor)
+    shapes = adapter_layer.weight_shapes(d_model, width)
     shared = {
       'per_task': (),
-      'shared_norm': bottleneck.NORM,
+      'shared_norm': adapter_layer.NORM,
       'single': tuple(shapes),
     }
     self.per_task = tuple(
@@ -98,12 +99,12 @@ class Adapter(nnx.Module):
     for name, sizes in shapes.items():
       if name in self.per_task:
         sizes = {'tasks': site.num_tasks, **sizes}
-      kernel = name in bottleneck.KERNELS
+      kernel = name in adapter_layer.KERNELS
       parameter = layers.parameter(
         rngs,
         tuple(sizes.values()),
         tuple(sizes),
-        stddev=bottleneck.STDDEV if kernel else 0.0,
+        stddev=adapter_layer.STDDEV if kernel else 0.0,
         constant=float(name == 'norm_scale'),
         stream='method',
       )
@@ -120,9 +121,11 @@ class Adapter(nnx.Module):
 
     def of_rows(name, value):
       if name in self.per_task:
-        return bottleneck.of_rows(value, cond.shared)
+        return adapter_layer.of_rows(value, cond.shared)
       return value[None]
 
     values = nnx.to_pure_dict(nnx.state(self))
     weights = {name: of_rows(name, value) for name, value in values.items()}
-    return bottleneck.apply_adapter(y, bottleneck.AdapterWeights(**weights))
+    return adapter_layer.apply_adapter(
+      y, adapter_layer.AdapterWeights(**weights)
+    )

@@ -37,7 +37,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hypergrid_jax import errors, types
-from hypergrid_jax import folding as folding_lib
+from hypergrid_jax.methods import folding
 from hypergrid_jax.model import conditioning, extension, layers
 from hypergrid_jax.ops import block_diagonal
 
@@ -144,18 +144,18 @@ class CAMTLConfig:
     limit = self.max_length if self.attention == 'window' else None
     return extension.ExtensionPoints(**factories, max_positions=limit)
 
-  def fold(self, config, params: folding_lib.Leaves, task_id: int):
+  def fold(self, config, params: folding.Leaves, task_id: int):
     """Makes one task's norms plain ones; see `folding`.
 
     Raises:
       UserError: another part than the norms is conditioned.
     """
-    folding_lib.refuse_parts(self, 'CAMTL', _NOT_PLAIN)
-    folded = folding_lib.without_conditions(params)
-    for stack in folding_lib.STACKS:
+    folding.refuse_parts(self, 'CAMTL', _NOT_PLAIN)
+    folded = folding.without_conditions(params)
+    for stack in folding.STACKS:
       norms = [f'{position}_norm' for position in self.norm_positions(stack)]
       norms += ['final_norm'] * bool(norms and self.final_norm)
-      folded |= folding_lib.film_norms(
+      folded |= folding.film_norms(
         params, config, stack, norms, self.norm_layers, task_id
       )
     return folded

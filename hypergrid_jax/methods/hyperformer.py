@@ -44,7 +44,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hypergrid_jax import bottleneck, errors, folding, types
+from hypergrid_jax import errors, types
+from hypergrid_jax.methods import adapter_layer, folding
 from hypergrid_jax.model import conditioning, extension, layers
 
 Variant = Literal['plus_plus', 'per_position', 'released']
@@ -116,8 +117,8 @@ def _generated(block_type: str) -> extension.Factory:
   def apply(y, cond):
     weights = cond.per_layer[block_type]
     if cond.shared is not None:
-      weights = bottleneck.of_rows(weights, cond.shared)
-    return bottleneck.apply_adapter(y, weights)
+      weights = adapter_layer.of_rows(weights, cond.shared)
+    return adapter_layer.apply_adapter(y, weights)
 
   def factory(site, *, rngs):
     del site, rngs
@@ -153,7 +154,7 @@ class Affine(nnx.Module):
       rngs,
       (*lead, inputs, *shape),
       (*lead_axis, 'task_embed', *axes),
-      stddev=bottleneck.STDDEV,
+      stddev=adapter_layer.STDDEV,
       stream='method',
     )
     self.bias = layers.parameter(rngs, (*lead, *shape), (*lead_axis, *axes))
@@ -229,16 +230,16 @@ class Generators(nnx.Module):
     rngs: nnx.Rngs,
   ):
     d_model = site.config.d_model
-    width = bottleneck.width('HyperFormer', d_model, method.reduction_factor)
-    self.names = tuple(bottleneck.weight_shapes(d_model, width))
-    for name, sizes in bottleneck.weight_shapes(d_model, width).items():
+    width = adapter_layer.width('HyperFormer', d_model, method.reduction_factor)
+    self.names = tuple(adapter_layer.weight_shapes(d_model, width))
+    for name, sizes in adapter_layer.weight_shapes(d_model, width).items():
       affine = Affine(method.embed_dim, sizes, num_layers, rngs=rngs)
       setattr(self, name, affine)
 
-  def __call__(self, x: Float[Array, 'N T E']) -> bottleneck.AdapterWeights:
+  def __call__(self, x: Float[Array, 'N T E']) -> adapter_layer.AdapterWeights:
     """The adapters of all layers and tasks; leaves are [N, T, ...]."""
     weights = {name: getattr(self, name)(x) for name in self.names}
-    return bottleneck.AdapterWeights(**weights)
+    return adapter_layer.AdapterWeights(**weights)
 
 
 class Source(nnx.Module):
@@ -284,13 +285,13 @@ class AdapterMaker(nnx.Module):
     """Adapters per task with the rows' task ids, or adapters per row."""
     tasks, rows = inputs.task_vectors, inputs.task_ids
     if len(rows) < self.num_tasks:
-      tasks, rows = bottleneck.of_rows(tasks, rows), None
+      tasks, rows = adapter_layer.of_rows(tasks, rows), None
     per_layer = {name: self.generate(name, tasks) for name in BLOCK_TYPES}
     return types.Conditioning(shared=rows, per_layer=per_layer)
 
   def generate(
     self, block_type: str, tasks: Float[Array, 'T E']
-  ) -> bottleneck.AdapterWeights:
+  ) -> adapter_layer.AdapterWeights:
     """The adapters behind one kind of sub-layer; leaves are [N, T, ...]."""
     raise NotImplementedError
 

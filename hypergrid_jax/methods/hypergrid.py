@@ -26,7 +26,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
-from hypergrid_jax import errors, folding, gated_mlp, types
+from hypergrid_jax import errors, types
+from hypergrid_jax.methods import folding, gated_mlp
 from hypergrid_jax.model import conditioning, extension, layers
 from hypergrid_jax.ops import choices
 

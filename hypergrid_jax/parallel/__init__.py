@@ -1,1 +1,1 @@
-"""Several devices and several processes: mesh, axis rules, agreement, SIGTERM."""
+"""Several devices and processes: mesh, axis rules, agreement, SIGTERM."""

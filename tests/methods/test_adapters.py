@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import bottleneck, errors
+from hypergrid_jax import errors
+from hypergrid_jax.methods import adapter_layer
 from hypergrid_jax.methods.adapters import AdaptersConfig
 from hypergrid_jax.methods.hyperformer import HyperFormerConfig
 from hypergrid_jax.model import extension
@@ -100,10 +101,10 @@ def test_bfloat16_is_for_the_matmuls_inputs_and_the_skip_alone():
   y = jnp.ones((3, 5, 8), jnp.bfloat16)
   shapes = {'down': (8, 2), 'down_bias': (2,), 'up': (2, 8), 'up_bias': (8,)}
   shapes |= {'norm_scale': (8,), 'norm_bias': (8,)}
-  weights = bottleneck.AdapterWeights(
+  weights = adapter_layer.AdapterWeights(
     **{name: jnp.ones((3, *shape)) for name, shape in shapes.items()}
   )
-  jaxpr = jax.make_jaxpr(bottleneck.apply_adapter)(y, weights).jaxpr
+  jaxpr = jax.make_jaxpr(adapter_layer.apply_adapter)(y, weights).jaxpr
   assert jaxpr.outvars[0].aval.dtype == jnp.bfloat16
   narrow = []
   for equation, _ in jaxprs.equations(jaxpr):

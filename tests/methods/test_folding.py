@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import folding, trees
+from hypergrid_jax import trees
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import exporting
+from hypergrid_jax.methods import folding
 from hypergrid_jax.methods.adapters import AdaptersConfig
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hyperformer import HyperFormerConfig
