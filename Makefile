@@ -33,7 +33,7 @@ $(INSTALLED): setup.py pyproject.toml constraints.txt
 	  sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is \
 	needed: PYTHON=python3.12 make")' && $(PYTHON) -m venv $(VENV); }
 	$(RUN)/python -m pip install -c constraints.txt -e '.[test]'
-	$(RUN)/python -m hypergrid_jax.installation
+	$(RUN)/python -m hypergrid_jax.tasks.tensorflow_guard
 	touch $@
 
 quickstart: install

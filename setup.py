@@ -76,7 +76,11 @@ setuptools.setup(
     'hypergrid_jax.parallel',
     'hypergrid_jax.precompiling',
     'hypergrid_jax.tasks',
+    'hypergrid_jax.tasks.catalogue',
+    'hypergrid_jax.tasks.rows',
     'hypergrid_jax.tasks.sample',
+    'hypergrid_jax.tasks.seqio',
+    'hypergrid_jax.tasks.toml',
   ],
   package_dir={
     'hypergrid_jax': 'hypergrid_jax',

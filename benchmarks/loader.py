@@ -36,9 +36,9 @@ from hypergrid_jax.data import (
   token_files,
   token_requests,
   tokens,
-  vocabularies,
 )
 from hypergrid_jax.data.config import DataConfig
+from hypergrid_jax.tasks import vocabularies
 
 # The made-up examples pass for those of a task; its token directory is its own.
 SYNTHETIC = token_requests.TokenRequest(

@@ -36,8 +36,9 @@ from others import torch_worker
 from hypergrid_jax import configuration, evaluate, predict
 from hypergrid_jax import corpus as corpus_lib
 from hypergrid_jax.data import loader as loader_lib
-from hypergrid_jax.data import sampling, tokens, vocabularies
+from hypergrid_jax.data import sampling, tokens
 from hypergrid_jax.data.config import DataConfig
+from hypergrid_jax.tasks import vocabularies
 
 PEER = 'transformers'
 BATCH = 32  # examples of transformers' batches

@@ -12,14 +12,10 @@ from typing import Any
 
 from hypergrid_jax import errors
 from hypergrid_jax.data import config as data_config
-from hypergrid_jax.data import (
-  sampling,
-  sources,
-  token_requests,
-  tokens,
-  vocabularies,
-)
-from hypergrid_jax.tasks import definitions, mixtures, protocols
+from hypergrid_jax.data import sampling, token_requests, tokens
+from hypergrid_jax.tasks import definitions, vocabularies
+from hypergrid_jax.tasks.catalogue import mixtures, protocols
+from hypergrid_jax.tasks.rows import sources
 
 # A task, and the part of one of its splits.
 _Wanted = tuple[definitions.TaskDefinition, protocols.Part]

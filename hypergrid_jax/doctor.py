@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hypergrid_jax import errors, installation
+from hypergrid_jax import errors
+from hypergrid_jax.tasks import tensorflow_guard
 
 PACKAGES = (
   'jax',
@@ -164,7 +165,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _release_files() -> Finding:
-  installation.check()
+  tensorflow_guard.check()
   return Finding('seqio and TFDS files', 'ok', 'those of the releases')
 
 
@@ -207,8 +208,8 @@ def _disk() -> Finding:
 
 
 def _source(source: str) -> Finding:
-  from hypergrid_jax.data import sources
   from hypergrid_jax.tasks import definitions
+  from hypergrid_jax.tasks.rows import sources
 
   found = {
     task.name: sources.available_splits(source, task)
@@ -229,8 +230,8 @@ def _source(source: str) -> Finding:
 
 
 def _tfds() -> Finding:
-  from hypergrid_jax.data import sources
   from hypergrid_jax.tasks import definitions
+  from hypergrid_jax.tasks.rows import sources
 
   prepared = {
     task.tfds

@@ -16,7 +16,6 @@ from hypergrid_jax import checkpoint as checkpoint_lib
 from hypergrid_jax import (
   checkpoint_reader,
   checkpoint_times,
-  installation,
   metrics,
   run_batches,
   run_directory,
@@ -36,6 +35,7 @@ from hypergrid_jax.data import prefetching
 from hypergrid_jax.meter import Meter
 from hypergrid_jax.parallel import agreement, preemption, processes
 from hypergrid_jax.run_setup import Run, Setup
+from hypergrid_jax.tasks import tensorflow_guard
 
 # Beside the state in a checkpoint: see `data.use`.
 _DATA_USE = 'data_use'
@@ -339,8 +339,8 @@ def _table(setup: Setup, result: results_lib.Results):
 
 def _evaluate_params(setup, step, params, console) -> results_lib.Results:
   run, corpus = setup.run, setup.corpus
-  with installation.loading_tensorflow():  # nothing before this needs it
-    from hypergrid_jax.tasks import registry
+  with tensorflow_guard.loading_tensorflow():  # nothing before this needs it
+    from hypergrid_jax.tasks.seqio import registry
 
   # The first report brings the total.
   with console_lib.bar(console, f'evaluating step {step}', 0) as bar:

@@ -19,18 +19,17 @@ import numpy as np
 from hypergrid_jax import (
   checkpoint_reader,
   errors,
-  installation,
   manifest,
   prediction_rows,
   run_directory,
   run_setup,
 )
 from hypergrid_jax import state as state_lib
-from hypergrid_jax.data import tokens, vocabularies
+from hypergrid_jax.data import tokens
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.predict import Predictor
 from hypergrid_jax.prediction_rows import Row
-from hypergrid_jax.tasks import task_files
+from hypergrid_jax.tasks import task_files, tensorflow_guard, vocabularies
 from hypergrid_jax.tasks.task_definition import TaskDefinition
 
 # Room for predictions longer than the targets a run was configured for.
@@ -136,8 +135,8 @@ class LoadedModel:
       else:
         found[place] = row.text, self._ids(row.text)
     if unformatted:
-      with installation.loading_tensorflow():
-        from hypergrid_jax.tasks import given_rows
+      with tensorflow_guard.loading_tensorflow():
+        from hypergrid_jax.tasks.seqio import given_rows
       for name, places in unformatted.items():
         make = functools.partial(
           given_rows.inputs,

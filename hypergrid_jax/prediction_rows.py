@@ -18,10 +18,11 @@ import os
 import pathlib
 from typing import Any
 
-from hypergrid_jax.data import fields, row_files
 from hypergrid_jax.errors import UserError, closest
-from hypergrid_jax.tasks import definitions, targets
+from hypergrid_jax.tasks import definitions
+from hypergrid_jax.tasks.rows import fields, files
 from hypergrid_jax.tasks.task_definition import TaskDefinition
+from hypergrid_jax.tasks.toml import targets
 
 KEYS = ('task', 'fields', 'inputs', 'id')
 _SUFFIXES = ('.jsonl', '.jsonl.gz')
@@ -80,7 +81,7 @@ def read(
   if not path.is_file():
     what = 'a directory' if path.is_dir() else 'not there'
     raise UserError(f'{path}: this file of rows is {what}.')
-  for line, values in row_files.read(path):
+  for line, values in files.read(path):
     yield parse(values, tasks, number=line, where=f'{path}:{line}')
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from hypergrid_jax.data import fields, row_files, sources
+from hypergrid_jax.tasks.rows import fields, files, sources
 from hypergrid_jax.tasks.task_definition import TaskDefinition
 
 
@@ -76,5 +76,5 @@ def _rows(
   paths: tuple[pathlib.Path, ...],
 ) -> Iterator[tuple[pathlib.Path, int, Any]]:
   for path in paths:
-    for line, values in row_files.read(path):
+    for line, values in files.read(path):
       yield path, line, values

@@ -6,11 +6,11 @@ import jax
 
 from hypergrid_jax import corpus as corpus_lib
 from hypergrid_jax import types, uncertainty
-from hypergrid_jax.data import candidates, sampling, vocabularies
+from hypergrid_jax.data import candidates, sampling
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.model import Model
 from hypergrid_jax.run_setup import Run
-from hypergrid_jax.tasks import definitions
+from hypergrid_jax.tasks import definitions, vocabularies
 
 
 def make_loader(

@@ -28,11 +28,10 @@ from hypergrid_jax import (
 from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import state as state_lib
 from hypergrid_jax import train as train_lib
-from hypergrid_jax.data import vocabularies
 from hypergrid_jax.model import Model, extension
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning, processes
-from hypergrid_jax.tasks import task_files
+from hypergrid_jax.tasks import task_files, vocabularies
 
 # Published T5 tables have rows a multiple of this, which the hardware likes.
 VOCABULARY_MULTIPLE = 128

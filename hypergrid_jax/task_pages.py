@@ -21,19 +21,15 @@ from hypergrid_jax import (
   split_tables,
   task_warnings,
 )
-from hypergrid_jax.data import (
-  sources,
-  token_requests,
-  tokenizing,
-  tokens,
-  vocabularies,
-)
+from hypergrid_jax.data import token_requests, tokenizing, tokens
 from hypergrid_jax.tasks import (
-  benchmarks,
   definitions,
   task_definition,
   task_files,
+  vocabularies,
 )
+from hypergrid_jax.tasks.catalogue import benchmarks
+from hypergrid_jax.tasks.rows import sources
 
 # Examples of other splits that `show` reads for repeated inputs.
 _QUICK = 20_000

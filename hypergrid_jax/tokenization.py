@@ -25,8 +25,8 @@ from hypergrid_jax import (
   task_warnings,
 )
 from hypergrid_jax.data import config as data_config
-from hypergrid_jax.data import vocabularies
-from hypergrid_jax.tasks import definitions, protocols, task_files
+from hypergrid_jax.tasks import definitions, task_files, vocabularies
+from hypergrid_jax.tasks.catalogue import protocols
 
 # 'task/split' -> its token store.
 _Stores = Mapping[str, Any]

@@ -20,7 +20,7 @@ install() {
   rm -rf "$at"
   python3 -m uv venv --quiet --seed --python 3.12 "$at"
   "$at/bin/python" -m pip install --quiet -c constraints.txt "./${wheel}[tpu]"
-  "$at/bin/python" -m hypergrid_jax.installation
+  "$at/bin/python" -m hypergrid_jax.tasks.tensorflow_guard
   echo "$stamp" >"$at/.installed"
 }
 

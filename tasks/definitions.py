@@ -9,7 +9,7 @@ own come from `task_files`.
 import sys
 
 from hypergrid_jax.errors import UserError, closest
-from hypergrid_jax.tasks.benchmarks import GLUE, SUPER_GLUE
+from hypergrid_jax.tasks.catalogue.benchmarks import GLUE, SUPER_GLUE
 from hypergrid_jax.tasks.task_definition import TaskDefinition
 
 # Of this package, and those that `add` has brought.
@@ -102,6 +102,6 @@ def _adopt(name: str) -> None:
   """Makes a task known that this process has registered with seqio, if so."""
   by_module = name in REFUSED and REFUSED[name][0] is not None
   if 'seqio' in sys.modules and not by_module:
-    from hypergrid_jax.tasks import seqio_facts
+    from hypergrid_jax.tasks.seqio import facts
 
-    seqio_facts.adopt_task(name)
+    facts.adopt_task(name)

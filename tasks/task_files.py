@@ -9,7 +9,10 @@ import os
 import sys
 
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.tasks import definitions, mixtures, seqio_tasks, toml_tasks
+from hypergrid_jax.tasks import definitions
+from hypergrid_jax.tasks.catalogue import mixtures
+from hypergrid_jax.tasks.seqio import descriptions
+from hypergrid_jax.tasks.toml import tasks
 
 
 def load(
@@ -33,18 +36,18 @@ def load(
     if name.endswith('.toml'):
       found.append(_load_toml(name))
     else:
-      found += seqio_tasks.load(name, cache=cache)
+      found += descriptions.load(name, cache=cache)
   return tuple(dict.fromkeys(found))
 
 
 def _load_toml(name: str) -> str:
-  task = toml_tasks.read(name)
+  task = tasks.read(name)
   if mixtures.known(task.name) is not None:
     raise UserError(
       f'{name}: the name {task.name!r} belongs to a mixture. Choose another'
       ' name.'
     )
-  registry = sys.modules.get('hypergrid_jax.tasks.registry')
+  registry = sys.modules.get('hypergrid_jax.tasks.seqio.registry')
   if registry is not None:  # otherwise it registers the task when imported
     registry.register_task(task)
   definitions.add(task)

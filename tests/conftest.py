@@ -61,7 +61,8 @@ def pytest_runtest_setup(item):
 @pytest.fixture(autouse=True)
 def _own_tasks_stay_in_their_test():
   """Forgets the tasks, mixtures and modules that a test has brought."""
-  from hypergrid_jax.tasks import definitions, mixtures
+  from hypergrid_jax.tasks import definitions
+  from hypergrid_jax.tasks.catalogue import mixtures
 
   tables = definitions.DEFINITIONS, mixtures.MIXTURES
   before = [set(names) for names in _registered()] or [set(), set()]

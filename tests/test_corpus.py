@@ -5,10 +5,10 @@ import json
 import pytest
 
 from hypergrid_jax import corpus
-from hypergrid_jax.data import vocabularies
 from hypergrid_jax.data.config import DataConfig
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.tasks import mixtures
+from hypergrid_jax.tasks import vocabularies
+from hypergrid_jax.tasks.catalogue import mixtures
 
 MIXTURE = ('glue_rte', 'glue_mnli', 'glue_mnli_matched', 'super_glue_copa')
 

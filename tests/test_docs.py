@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from hypergrid_jax import arguments, cli
-from hypergrid_jax.tasks import toml_tasks
+from hypergrid_jax.tasks.toml import tasks
 
 PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'tasks.md'
 TEXT = PAGE.read_text()
@@ -101,5 +101,5 @@ def test_the_page_names_every_metric_and_key():
   table = TEXT[TEXT.index('### What the file may say') :]
   table = table[: table.index('Rules for rows')]
   named = set(re.findall(r'`(\w+)`', table))
-  assert set(toml_tasks.METRICS) <= named
-  assert {'name', 'inputs', 'metrics', 'id', *toml_tasks.SPLITS} <= named
+  assert set(tasks.METRICS) <= named
+  assert {'name', 'inputs', 'metrics', 'id', *tasks.SPLITS} <= named

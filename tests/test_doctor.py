@@ -4,8 +4,9 @@ import sys
 import pytest
 from rich.console import Console
 
-from hypergrid_jax import cli, doctor, installation
+from hypergrid_jax import cli, doctor
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.tasks import tensorflow_guard
 
 
 def report(source=None):
@@ -47,7 +48,7 @@ def test_the_wrong_files_come_with_the_repair(monkeypatch):
   def refuse():
     raise UserError('pip install --force-reinstall --no-deps seqio==1')
 
-  monkeypatch.setattr(installation, 'check', refuse)
+  monkeypatch.setattr(tensorflow_guard, 'check', refuse)
   code, text = report()
   assert code == 1
   assert '--force-reinstall' in line_of(text, 'seqio and TFDS files')

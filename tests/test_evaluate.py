@@ -11,9 +11,9 @@ from t5.data import glue_utils, postprocessors
 from t5.evaluation import metrics as t5_metrics
 
 from hypergrid_jax import evaluate, metrics, predictions, results
-from hypergrid_jax.data import vocabularies
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.model import decoding
+from hypergrid_jax.tasks import vocabularies
 
 VOCABULARY = vocabularies.ByteVocabulary()
 TASK_IDS = {'glue_mnli': 4, 'super_glue_record': 2, 'glue_stsb': 7}

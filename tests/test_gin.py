@@ -9,7 +9,7 @@ import pytest
 
 from hypergrid_jax import configuration, trees
 from hypergrid_jax.model import Model, extension
-from hypergrid_jax.tasks import mixtures, protocols
+from hypergrid_jax.tasks.catalogue import mixtures, protocols
 
 ROOT = pathlib.Path(__file__).parent.parent
 GIN = ROOT / 'gin'

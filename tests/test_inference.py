@@ -16,9 +16,9 @@ from rich.console import Console
 
 import hypergrid_jax
 from hypergrid_jax import cli, configuration, experiment, inference, predict
-from hypergrid_jax.data import sources
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.tasks import definitions
+from hypergrid_jax.tasks.rows import sources
 from tests.tasks import own_files, tiny_rows
 
 TASKS = ('glue_mrpc', 'super_glue_record', 'super_glue_wsc')

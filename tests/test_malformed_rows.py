@@ -12,7 +12,7 @@ import os
 import pytest
 
 from hypergrid_jax import configuration
-from hypergrid_jax.data import vocabularies
+from hypergrid_jax.tasks import vocabularies
 from tests.refusals import refusal, write
 
 TASKS = ('glue_sst2', 'glue_stsb', 'glue_mnli', 'super_glue_multirc', 'reviews')

@@ -10,7 +10,7 @@ import pathlib
 
 import pytest
 
-from hypergrid_jax.data import vocabularies
+from hypergrid_jax.tasks import vocabularies
 from tests.refusals import refusal, write
 
 SST2 = '{"sentence": "a film", "label": 1, "idx": 0}\n'

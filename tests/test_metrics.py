@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from hypergrid_jax import metrics
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.tasks import definitions, registry
+from hypergrid_jax.tasks import definitions
+from hypergrid_jax.tasks.seqio import registry
 
 
 def task(name):

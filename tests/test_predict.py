@@ -10,9 +10,9 @@ import pytest
 
 from hypergrid_jax import predict
 from hypergrid_jax.data import loader
-from hypergrid_jax.data.vocabularies import ByteVocabulary
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.model import decoding
+from hypergrid_jax.tasks.vocabularies import ByteVocabulary
 
 VOCABULARY = ByteVocabulary()
 EOS = VOCABULARY.eos_id

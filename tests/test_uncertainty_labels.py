@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hypergrid_jax import errors, uncertainty_labels
-from hypergrid_jax.data import vocabularies
-from hypergrid_jax.tasks import benchmarks, definitions
+from hypergrid_jax.tasks import definitions, vocabularies
+from hypergrid_jax.tasks.catalogue import benchmarks
 
 
 class Letters:

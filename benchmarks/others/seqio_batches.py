@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from hypergrid_jax.data import sampling
 from hypergrid_jax.data.config import DataConfig
-from hypergrid_jax.tasks import registry
+from hypergrid_jax.tasks.seqio import registry
 
 
 def batches(

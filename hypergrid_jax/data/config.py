@@ -54,7 +54,7 @@ class DataConfig:
       leave it out where the task is given by its id.
     protocol: which rows are trained on, evaluated on and tested on:
       't5' takes the published splits, 'hyperformer' makes a labelled test set
-      of the public rows (`hypergrid_jax.tasks.protocols`).
+      of the public rows (`hypergrid_jax.tasks.catalogue.protocols`).
     mixing: 'proportional' draws examples at min(n, rate_cap)^(1/temperature)
       for a training set of n examples (Raffel et al. 2020, section 3.5.2);
       'equal' draws every task alike; 'registered' takes the rates that

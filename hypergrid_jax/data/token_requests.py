@@ -12,9 +12,9 @@ import json
 import pathlib
 import re
 
-from hypergrid_jax.data import fields, row_files, sources
-from hypergrid_jax.data.vocabularies import Vocabulary
 from hypergrid_jax.tasks import definitions
+from hypergrid_jax.tasks.rows import fields, files, sources
+from hypergrid_jax.tasks.vocabularies import Vocabulary
 
 # Raise when the content or the files of a store change their meaning.
 FORMAT = 1
@@ -110,5 +110,5 @@ def _code_files(*, sample: bool) -> Iterator[pathlib.Path]:
   yield from sorted(folder.glob('*.py'))
   if sample:
     yield from sorted((folder / 'sample').glob('*.py'))
-  for module in (fields, row_files, sources):
+  for module in (fields, files, sources):
     yield pathlib.Path(module.__file__)

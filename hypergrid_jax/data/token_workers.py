@@ -18,10 +18,10 @@ import tempfile
 import threading
 import traceback
 
-from hypergrid_jax.data import processes, tokenizing
+from hypergrid_jax.data import tokenizing
 from hypergrid_jax.data.token_requests import TokenRequest
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.tasks import definitions, task_files
+from hypergrid_jax.tasks import definitions, subprocesses, task_files
 
 # A worker takes about 6 s to load TensorFlow, in which 30,000 examples can be
 # tokenised.
@@ -72,11 +72,11 @@ class _Worker:
   def __init__(self):
     self._log = tempfile.TemporaryFile()
     self._process = subprocess.Popen(
-      processes.command('hypergrid_jax.data.token_workers'),
+      subprocesses.command('hypergrid_jax.data.token_workers'),
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=self._log,
-      env=processes.environment(),
+      env=subprocesses.environment(),
       text=True,
     )
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from hypergrid_jax import installation
-from hypergrid_jax.data import row_files, sources, token_files
+from hypergrid_jax.data import token_files
 from hypergrid_jax.data.token_requests import TokenRequest, fingerprint
-from hypergrid_jax.data.vocabularies import Vocabulary, load_vocabulary
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.tasks import definitions
+from hypergrid_jax.tasks import definitions, tensorflow_guard
+from hypergrid_jax.tasks.rows import files, sources
+from hypergrid_jax.tasks.vocabularies import Vocabulary, load_vocabulary
 
 _REPORT_EVERY = 500
 _NO_TARGET = ('<unk>', '-1.0')
@@ -158,8 +158,8 @@ def _examples(request: TokenRequest, definition) -> Iterator[dict[str, Any]]:
 
 def _task(request: TokenRequest):
   """Returns the seqio task, with the wanted features and part of its rows."""
-  with installation.loading_tensorflow():
-    from hypergrid_jax.tasks import registry, split_parts
+  with tensorflow_guard.loading_tensorflow():
+    from hypergrid_jax.tasks.seqio import registry, split_parts
   task = registry.seqio_task(
     request.task,
     source=request.source,
@@ -247,4 +247,4 @@ def expected_examples(request: TokenRequest) -> int:
     is_train = request.split == definition.train_split
     return definition.train_examples if is_train else 0
   path = sources.find_file(parsed.directory, definition, request.split)
-  return row_files.estimated_rows(path)
+  return files.estimated_rows(path)

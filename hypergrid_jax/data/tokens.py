@@ -17,8 +17,8 @@ import numpy as np
 
 from hypergrid_jax.data import token_files
 from hypergrid_jax.data.token_requests import TokenRequest, fingerprint
-from hypergrid_jax.data.vocabularies import Vocabulary, load_vocabulary
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.tasks.vocabularies import Vocabulary, load_vocabulary
 
 # Called with 'task/split', examples done, and examples in total (an estimate
 # until the split is done).

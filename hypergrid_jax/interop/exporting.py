@@ -14,7 +14,6 @@ from rich.console import Console
 
 from hypergrid_jax import files as files_lib
 from hypergrid_jax import run_setup, trees, types
-from hypergrid_jax.data import vocabularies
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import (
   hf_tokenizer,
@@ -27,6 +26,7 @@ from hypergrid_jax.interop import (
 from hypergrid_jax.methods import folding
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
+from hypergrid_jax.tasks import vocabularies
 
 # Largest difference of two float32 logits, over the largest logit: rounding,
 # also of sums over 65,536 hidden units.

@@ -10,8 +10,8 @@ import pathlib
 import shutil
 from typing import Any
 
-from hypergrid_jax.data import vocabularies
 from hypergrid_jax.interop import json_files
+from hypergrid_jax.tasks import vocabularies
 
 _SPACE = '▁'
 _UNIGRAM, _CONTROL, _UNKNOWN = 1, 3, 2  # as in SentencePiece's own enumerations

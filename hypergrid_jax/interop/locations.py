@@ -5,8 +5,8 @@ import pathlib
 import re
 
 from hypergrid_jax import files as files_lib
-from hypergrid_jax import installation
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.tasks import tensorflow_guard
 
 # Of a model of the hub: all that is read. Nothing that could run a program.
 HUB_FILES = ('config.json', 'model.safetensors', 'model.safetensors.index.json')
@@ -88,7 +88,7 @@ def _from_bucket(url: str, cache: pathlib.Path) -> pathlib.Path:
   target = cache / re.sub(r'[^\w.-]+', '_', url)
   if target.is_dir():
     return _copied(target, url)
-  with installation.loading_tensorflow():
+  with tensorflow_guard.loading_tensorflow():
     import tensorflow as tf
 
   files = tf.io.gfile

@@ -5,10 +5,10 @@ import re
 
 import numpy as np
 
-from hypergrid_jax import installation
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import architectures, names
 from hypergrid_jax.interop.sources import Tensor
+from hypergrid_jax.tasks import tensorflow_guard
 
 # State of the optimiser and the step, which no T5 needs.
 _TRAINING = re.compile(r'.*_slot_\w+|.*/adam_[mv]|global_step')
@@ -56,7 +56,7 @@ class MeshTFCheckpoint:
       )
     (prefix,) = prefixes
     self.place = str(prefix)
-    with installation.loading_tensorflow():
+    with tensorflow_guard.loading_tensorflow():
       import tensorflow as tf
 
     # Of the many, none is this library's mistake: the files are not as written.

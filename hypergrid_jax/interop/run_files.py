@@ -5,9 +5,8 @@ import pathlib
 from rich.console import Console
 
 from hypergrid_jax import corpus, run_batches, run_directory, run_setup, summary
-from hypergrid_jax.data import vocabularies
 from hypergrid_jax.model import Model
-from hypergrid_jax.tasks import task_files
+from hypergrid_jax.tasks import task_files, vocabularies
 
 
 def model_of(run: run_setup.Run, *, directory: str = '') -> Model:

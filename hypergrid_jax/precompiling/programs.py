@@ -20,11 +20,11 @@ from hypergrid_jax import (
   trainable,
 )
 from hypergrid_jax import state as state_lib
-from hypergrid_jax.data import assembly, vocabularies
+from hypergrid_jax.data import assembly
 from hypergrid_jax.model import Model, decoding
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling.topologies import Topology
-from hypergrid_jax.tasks import definitions, task_files
+from hypergrid_jax.tasks import definitions, task_files, vocabularies
 
 # The compiler's units in messages about memory.
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}

@@ -3,8 +3,8 @@
 import gzip
 import json
 
-from hypergrid_jax.data import sources
 from hypergrid_jax.tasks.definitions import definition
+from hypergrid_jax.tasks.rows import sources
 
 RTE = definition('super_glue_rte')
 GOOD = {'premise': 'P', 'hypothesis': 'H', 'idx': 7, 'label': 1}

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from hypergrid_jax import corpus
-from hypergrid_jax.data import loader, sampling, vocabularies
+from hypergrid_jax.data import loader, sampling
 from hypergrid_jax.data.config import DataConfig
+from hypergrid_jax.tasks import vocabularies
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 

@@ -17,9 +17,9 @@ from hypergrid_jax.data import (
   tokens,
 )
 from hypergrid_jax.data.token_requests import TokenRequest
-from hypergrid_jax.data.vocabularies import load_vocabulary
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.tasks import definitions, task_definition
+from hypergrid_jax.tasks.vocabularies import load_vocabulary
 
 LENGTHS = (19, 3)
 MULTIRC = [
@@ -104,7 +104,7 @@ def test_files_store_holds_what_seqio_gives(tmp_path, files):
 
 
 def check_against_seqio(directory, task, split, source):
-  from hypergrid_jax.tasks import registry
+  from hypergrid_jax.tasks.seqio import registry
 
   reported = []
   store = tokens.open_store(

@@ -12,8 +12,8 @@ from hypergrid_jax import (
   run_directory,
   trees,
 )
-from hypergrid_jax.data import vocabularies
 from hypergrid_jax.model import Model, extension
+from hypergrid_jax.tasks import vocabularies
 
 SIZES = {
   'd_model': 24,

@@ -17,11 +17,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from hypergrid_jax import cli, configuration, trees
-from hypergrid_jax.data import vocabularies
 from hypergrid_jax.interop import exporting, hf_tokenizer, trained
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import decoding
+from hypergrid_jax.tasks import vocabularies
 from tests.interop import runs
 
 pytestmark = [

@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from hypergrid_jax import arguments, cli
-from hypergrid_jax.data import vocabularies
 from hypergrid_jax.interop import names
 from hypergrid_jax.model.config import T5Config
+from hypergrid_jax.tasks import vocabularies
 from tests.interop import directories, runs
 
 PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'weights.md'

@@ -362,7 +362,7 @@ class TestSetUpHost:
       stubs.calls('python')
       == [
         ['-m', 'pip', 'install', '--quiet', '-c', 'constraints.txt', EXTRA],
-        ['-m', 'hypergrid_jax.installation'],
+        ['-m', 'hypergrid_jax.tasks.tensorflow_guard'],
       ]
       * 2
     )

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax.data import loader, sources, tokens, vocabularies
+from hypergrid_jax.data import loader, tokens
 from hypergrid_jax.model import losses
-from hypergrid_jax.tasks import definitions
+from hypergrid_jax.tasks import definitions, vocabularies
+from hypergrid_jax.tasks.rows import sources
 from tests import batches, tolerances
 from tests.laws import methods
 

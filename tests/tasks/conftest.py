@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.tasks import definitions, seqio_tasks
+from hypergrid_jax.tasks import definitions
+from hypergrid_jax.tasks.seqio import descriptions
 from tests.tasks import tiny_rows
 
 
@@ -50,7 +51,7 @@ def fresh_process():
   """Returns what makes a folder's modules as if they were never imported."""
   import seqio
 
-  from hypergrid_jax.tasks import registry
+  from hypergrid_jax.tasks.seqio import registry
 
   kinds = (seqio.TaskRegistry, seqio.MixtureRegistry)
   before = {name for kind in kinds for name in kind.names()}
@@ -71,17 +72,17 @@ def fresh_process():
 @pytest.fixture
 def asked(monkeypatch, fresh_process):
   """Describes modules in this process; returns what was asked for."""
-  from hypergrid_jax.tasks import seqio_facts
+  from hypergrid_jax.tasks.seqio import facts
 
   calls = []
 
   def ask(*arguments):
     calls.append(arguments)
     fresh_process(pathlib.Path(arguments[0]).resolve().parent)
-    answer = json.loads(json.dumps(seqio_facts.main(list(arguments))))
+    answer = json.loads(json.dumps(facts.main(list(arguments))))
     if 'user error' in answer:
       raise UserError(answer['user error'])
     return answer['result']
 
-  monkeypatch.setattr(seqio_tasks, '_ask', ask)
+  monkeypatch.setattr(descriptions, '_ask', ask)
   return calls

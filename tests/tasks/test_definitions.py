@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.tasks import definitions, mixtures
+from hypergrid_jax.tasks import definitions
+from hypergrid_jax.tasks.catalogue import mixtures
 
 ALL = list(definitions.DEFINITIONS.values())
 

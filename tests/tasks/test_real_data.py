@@ -32,7 +32,7 @@ def directory():
   'task', definitions.DEFINITIONS.values(), ids=lambda task: task.name
 )
 def test_every_row_equals_t5s(task, directory, tmp_path, record_property):
-  from hypergrid_jax.tasks import registry
+  from hypergrid_jax.tasks.seqio import registry
 
   files = _complete_splits(task, directory, tmp_path)
   if not files:

@@ -5,9 +5,10 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from hypergrid_jax.data import tokens, vocabularies
+from hypergrid_jax.data import tokens
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.tasks import definitions, registry
+from hypergrid_jax.tasks import definitions, vocabularies
+from hypergrid_jax.tasks.seqio import registry
 
 BYTES = vocabularies.load_vocabulary('bytes')
 FEATURES = {
@@ -171,7 +172,8 @@ def test_missing_tfds_data_are_said_at_once(tmp_path):
 
 def test_a_part_of_a_registered_task(tmp_path):
   """A protocol that divides splits finds the source's rows in order."""
-  from hypergrid_jax.tasks import protocols, split_parts
+  from hypergrid_jax.tasks.catalogue import protocols
+  from hypergrid_jax.tasks.seqio import split_parts
 
   register('mine', ENDS)
   made = registry.seqio_task('mine', source='sample', vocabulary='bytes')

@@ -7,14 +7,9 @@ import pytest
 import seqio
 
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.tasks import (
-  definitions,
-  function_code,
-  mixtures,
-  module_files,
-  registry,
-  task_files,
-)
+from hypergrid_jax.tasks import definitions, task_files
+from hypergrid_jax.tasks.catalogue import mixtures
+from hypergrid_jax.tasks.seqio import function_code, module_files, registry
 from tests.tasks.own_files import MIXTURES, write_module
 
 pytestmark = pytest.mark.usefixtures('asked')

@@ -60,7 +60,7 @@ def _scores(task, rows, predictions):
 
 @pytest.mark.parametrize('task', SCORED, ids=lambda task: task.name)
 def test_equal_to_t5_and_to_a_count_by_hand(task, files_source):
-  from hypergrid_jax.tasks import registry
+  from hypergrid_jax.tasks.seqio import registry
 
   ours = registry.seqio_task(task.name, source=files_source, vocabulary='bytes')
   split = task.eval_splits[0]
@@ -99,7 +99,7 @@ class TestCorrelationOfStsb:
 
   @pytest.fixture
   def score(self, files_source):
-    from hypergrid_jax.tasks import registry
+    from hypergrid_jax.tasks.seqio import registry
 
     task = registry.seqio_task(
       'glue_stsb', source=files_source, vocabulary='bytes'

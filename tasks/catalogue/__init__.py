@@ -1,0 +1,1 @@
+"""What is known of GLUE and SuperGLUE without TensorFlow: tasks, mixtures, protocols."""

@@ -1,0 +1,1 @@
+"""Tasks as seqio has them; importing these modules loads TensorFlow."""

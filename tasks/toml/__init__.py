@@ -1,0 +1,1 @@
+"""A user's task as a TOML document."""
