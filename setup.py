@@ -81,6 +81,7 @@ setuptools.setup(
     'hypergrid_jax.tasks.sample',
     'hypergrid_jax.tasks.seqio',
     'hypergrid_jax.tasks.toml',
+    'hypergrid_jax.training',
   ],
   package_dir={
     'hypergrid_jax': 'hypergrid_jax',

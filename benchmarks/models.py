@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hypergrid_jax import configuration, optim, train, trainable, types
+from hypergrid_jax import configuration, types
 from hypergrid_jax.comparing import step_times
 from hypergrid_jax.model import Model, decoding, extension
 from hypergrid_jax.ops import gated_matmul, relu_dropout
-from hypergrid_jax.state import TrainState
+from hypergrid_jax.training import freezing, loop, optimizers
+from hypergrid_jax.training.state import TrainState
 
 ROOT = pathlib.Path(__file__).parent.parent
 PLAIN = 'plain'
@@ -223,14 +224,14 @@ def train_step(
   """
   model = build(config, num_tasks)
   chosen = config.train.trainable
-  tx = optim.make_optimizer(
-    optim.Adafactor(),
-    optim.Constant(1e-3),
+  tx = optimizers.make_optimizer(
+    optimizers.Adafactor(),
+    optimizers.Constant(1e-3),
     logical_axes=model.logical_axes,
     added=model.added,
     trainable=chosen,
   )
-  trained = trainable.trained_parameters(
+  trained = freezing.trained_parameters(
     model.logical_axes, chosen, added=model.added
   )
 
@@ -241,8 +242,8 @@ def train_step(
 
   state = start(jax.random.key(0))
   step = jax.jit(
-    train.make_train_step(
-      model, tx, train.TrainConfig(num_steps=1), trained=trained
+    loop.make_train_step(
+      model, tx, loop.TrainConfig(num_steps=1), trained=trained
     ),
     donate_argnums=0,
   )

@@ -20,9 +20,9 @@ import time
 import jax
 
 from hypergrid_jax import configuration, run_directory, run_setup, step_program
-from hypergrid_jax import state as state_lib
 from hypergrid_jax.data import assembly
 from hypergrid_jax.precompiling import programs
+from hypergrid_jax.training import state as state_lib
 
 RUN = 'gin/runs/quickstart.gin'
 DEPTHS = (6, 24)

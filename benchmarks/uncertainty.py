@@ -30,9 +30,9 @@ from hypergrid_jax import (
   run_batches,
   run_directory,
   run_setup,
-  state,
   step_program,
 )
+from hypergrid_jax.training import state
 
 GIN = ('gin/runs/quickstart.gin', 'gin/methods/ca_mtl_base.gin')
 SAMPLER = 'gin/samplers/uncertainty.gin'

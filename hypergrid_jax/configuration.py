@@ -27,19 +27,19 @@ PARTS: dict[str, dict[str, str]] = {
     'CAMTL': 'hypergrid_jax.methods.ca_mtl:CAMTLConfig',
   },
   'sampler': {
-    'UncertaintySampling': 'hypergrid_jax.uncertainty:UncertaintySampling',
+    'UncertaintySampling': 'hypergrid_jax.training.uncertainty:UncertaintySampling',
   },
   'data': {'data': 'hypergrid_jax.data.config:DataConfig'},
   'optimizer': {
-    'Adafactor': 'hypergrid_jax.optim:Adafactor',
-    'AdamW': 'hypergrid_jax.optim:AdamW',
+    'Adafactor': 'hypergrid_jax.training.optimizers:Adafactor',
+    'AdamW': 'hypergrid_jax.training.optimizers:AdamW',
   },
   'schedule': {
-    'Constant': 'hypergrid_jax.optim:Constant',
-    'RsqrtDecay': 'hypergrid_jax.optim:RsqrtDecay',
-    'LinearWarmup': 'hypergrid_jax.optim:LinearWarmup',
+    'Constant': 'hypergrid_jax.training.optimizers:Constant',
+    'RsqrtDecay': 'hypergrid_jax.training.optimizers:RsqrtDecay',
+    'LinearWarmup': 'hypergrid_jax.training.optimizers:LinearWarmup',
   },
-  'train': {'train': 'hypergrid_jax.train:TrainConfig'},
+  'train': {'train': 'hypergrid_jax.training.loop:TrainConfig'},
   'evaluate': {'evaluate': 'hypergrid_jax.evaluate:EvaluateConfig'},
   'mesh': {'mesh': 'hypergrid_jax.parallel.partitioning:MeshConfig'},
 }

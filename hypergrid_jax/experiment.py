@@ -29,13 +29,13 @@ from hypergrid_jax import console as console_lib
 from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import recorder as recorder_lib
 from hypergrid_jax import results as results_lib
-from hypergrid_jax import state as state_lib
-from hypergrid_jax import train as train_lib
 from hypergrid_jax.data import prefetching
 from hypergrid_jax.meter import Meter
 from hypergrid_jax.parallel import agreement, preemption, processes
 from hypergrid_jax.run_setup import Run, Setup
 from hypergrid_jax.tasks import tensorflow_guard
+from hypergrid_jax.training import loop
+from hypergrid_jax.training import state as state_lib
 
 # Beside the state in a checkpoint: see `data.use`.
 _DATA_USE = 'data_use'
@@ -232,7 +232,7 @@ def _train_and_evaluate(
     hooks = _Hooks(
       setup, data_use, checkpoints, recorder, meter, bar, preempted, console
     )
-    state = train_lib.train(
+    state = loop.train(
       config,
       state,
       step_fn=program.step,

@@ -24,13 +24,13 @@ from hypergrid_jax import (
   run_directory,
   run_setup,
 )
-from hypergrid_jax import state as state_lib
 from hypergrid_jax.data import tokens
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.predict import Predictor
 from hypergrid_jax.prediction_rows import Row
 from hypergrid_jax.tasks import task_files, tensorflow_guard, vocabularies
 from hypergrid_jax.tasks.task_definition import TaskDefinition
+from hypergrid_jax.training import state
 
 # Room for predictions longer than the targets a run was configured for.
 _DECODE_MARGIN = 8
@@ -74,7 +74,7 @@ class LoadedModel:
     model, self._mesh, tx = run_setup.build(
       run, self._vocabulary.size, num_tasks=len(self._task_ids)
     )
-    wanted = state_lib.sharded_abstract_state(
+    wanted = state.sharded_abstract_state(
       model, tx, self._mesh, run.mesh.axis_rules()
     )
     checkpoints = checkpoint_reader.CheckpointReader(model_dir)

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 import jax
 
 from hypergrid_jax import corpus as corpus_lib
-from hypergrid_jax import types, uncertainty
+from hypergrid_jax import types
 from hypergrid_jax.data import candidates, sampling
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.model import Model
 from hypergrid_jax.run_setup import Run
 from hypergrid_jax.tasks import definitions, vocabularies
+from hypergrid_jax.training import uncertainty
 
 
 def make_loader(

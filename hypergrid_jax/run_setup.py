@@ -17,21 +17,14 @@ from rich.console import Console
 
 from hypergrid_jax import console as console_lib
 from hypergrid_jax import corpus as corpus_lib
-from hypergrid_jax import (
-  errors,
-  metrics,
-  optim,
-  run_directory,
-  trainable,
-  uncertainty,
-)
+from hypergrid_jax import errors, metrics, run_directory
 from hypergrid_jax import evaluate as evaluate_lib
-from hypergrid_jax import state as state_lib
-from hypergrid_jax import train as train_lib
 from hypergrid_jax.model import Model, extension
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning, processes
 from hypergrid_jax.tasks import task_files, vocabularies
+from hypergrid_jax.training import freezing, loop, optimizers, uncertainty
+from hypergrid_jax.training import state as state_lib
 
 # Published T5 tables have rows a multiple of this, which the hardware likes.
 VOCABULARY_MULTIPLE = 128
@@ -58,7 +51,7 @@ class Run(Protocol):
   data: Any
   optimizer: Any
   schedule: Any
-  train: train_lib.TrainConfig
+  train: loop.TrainConfig
   evaluate: evaluate_lib.EvaluateConfig
   mesh: partitioning.MeshConfig
 
@@ -75,9 +68,9 @@ class Setup:
   tx: Any
 
   @functools.cached_property
-  def trained(self) -> trainable.Trained:
+  def trained(self) -> freezing.Trained:
     """Which parameters train."""
-    return trainable.trained_parameters(
+    return freezing.trained_parameters(
       self.model.logical_axes,
       self.run.train.trainable,
       added=self.model.added,
@@ -232,7 +225,7 @@ def build(
     rules=run.mesh.axis_rules(),
   )
   mesh = partitioning.make_mesh(run.mesh, devices)
-  tx = optim.make_optimizer(
+  tx = optimizers.make_optimizer(
     run.optimizer,
     run.schedule,
     logical_axes=model.logical_axes,

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 
 from hypergrid_jax import run_batches, run_setup, types
-from hypergrid_jax import state as state_lib
-from hypergrid_jax import train as train_lib
 from hypergrid_jax.data import candidates
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.ops import flops
 from hypergrid_jax.parallel import host_rows, partitioning
+from hypergrid_jax.training import loop
+from hypergrid_jax.training import state as state_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class StepProgram:
 
   def step(
     self, state: state_lib.TrainState, batch: types.Batch, key: jax.Array
-  ) -> tuple[state_lib.TrainState, train_lib.StepMetrics]:
+  ) -> tuple[state_lib.TrainState, loop.StepMetrics]:
     """One step; the buffers of `state` are donated."""
     length = batch.encoder_input_tokens.shape[1]
     return self.compiled[length](state, batch, key)
@@ -66,7 +66,7 @@ def trace_step(
   setup: run_setup.Setup,
   batch: types.Batch,
   *,
-  selector: train_lib.Selector | None = None,
+  selector: loop.Selector | None = None,
 ) -> jax.stages.Traced:
   """Traces the train step of a run for batches like `batch`.
 
@@ -77,7 +77,7 @@ def trace_step(
   """
   everywhere = partitioning.replicated(setup.mesh)
   step = jax.jit(
-    train_lib.make_train_step(
+    loop.make_train_step(
       setup.model,
       setup.tx,
       setup.run.train,
@@ -132,7 +132,7 @@ def step_flops(traced: Mapping[int, jax.stages.Traced]) -> dict[str, int]:
   jaxpr = traced[max(traced)].jaxpr.jaxpr
   return {
     'step': flops.matmul_flops(jaxpr),
-    'selection': flops.scoped_flops(jaxpr, train_lib.SELECTION),
+    'selection': flops.scoped_flops(jaxpr, loop.SELECTION),
   }
 
 

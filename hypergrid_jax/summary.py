@@ -8,18 +8,17 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from hypergrid_jax import run_directory, trainable, trees
+from hypergrid_jax import run_directory, trees
 from hypergrid_jax.model import Model
 from hypergrid_jax.parallel import partitioning
-from hypergrid_jax.state import TrainState
 from hypergrid_jax.step_program import StepProgram
+from hypergrid_jax.training import freezing
+from hypergrid_jax.training.state import TrainState
 
 _NAMED_DEVICES = 8
 
 
-def parameter_counts(
-  model: Model, trained: trainable.Trained
-) -> dict[str, Any]:
+def parameter_counts(model: Model, trained: freezing.Trained) -> dict[str, Any]:
   """Counts parameters.
 
   Args:
@@ -43,7 +42,7 @@ def parameter_counts(
   return {
     'total': sum(sizes.values()),
     'trained': sum(
-      math.prod(trainable.part_shape(leaves[path].shape, part))
+      math.prod(freezing.part_shape(leaves[path].shape, part))
       for path, part in trained.items()
     ),
     'added': sum(sizes[path] for path in model.added),
@@ -57,7 +56,7 @@ def run_facts(
   mesh: jax.sharding.Mesh,
   data: dict[str, Any],
   *,
-  trained: trainable.Trained,
+  trained: freezing.Trained,
 ) -> dict[str, Any]:
   """The facts of run.json, but for the identity."""
   return {

@@ -6,8 +6,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from hypergrid_jax import state
 from hypergrid_jax.parallel import partitioning
+from hypergrid_jax.training import state
 
 MESH = partitioning.MeshConfig(model=2)
 SPECS = {

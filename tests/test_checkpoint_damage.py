@@ -7,13 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import manifest, optim, state
+from hypergrid_jax import manifest
 from hypergrid_jax.checkpoint import Checkpointer
 from hypergrid_jax.checkpoint_reader import CheckpointReader, named_steps
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning
+from hypergrid_jax.training import optimizers, state
 from tests.checkpoints import assert_same_bits, directory_of
 
 CONFIG = T5Config(
@@ -30,8 +31,10 @@ CONFIG = T5Config(
 def make_states():
   """Abstract state of a T5 and its optimiser; two states far apart."""
   model = Model(CONFIG, None, num_tasks=3)
-  tx = optim.make_optimizer(
-    optim.AdamW(), optim.Constant(1e-3), logical_axes=model.logical_axes
+  tx = optimizers.make_optimizer(
+    optimizers.AdamW(),
+    optimizers.Constant(1e-3),
+    logical_axes=model.logical_axes,
   )
   mesh = partitioning.make_mesh(partitioning.MeshConfig(), jax.devices()[:1])
   abstract = state.sharded_abstract_state(model, tx, mesh)

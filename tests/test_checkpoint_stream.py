@@ -8,7 +8,7 @@ import pytest
 
 from hypergrid_jax import checkpoint_reader, checkpoint_stream
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.state import TrainState
+from hypergrid_jax.training.state import TrainState
 from tests import checkpoints
 
 SHAPES = {'a/small': (3,), 'a/large': (7, 5, 2), 'b': (4, 4)}

@@ -6,10 +6,11 @@ import re
 
 import pytest
 
-from hypergrid_jax import configuration, corpus, trainable, trees
+from hypergrid_jax import configuration, corpus, trees
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model, extension
+from hypergrid_jax.training import freezing
 
 PAPERS = pathlib.Path(__file__).parents[1] / 'gin' / 'papers'
 NAMES = sorted(path.stem for path in PAPERS.glob('*.gin'))
@@ -40,12 +41,12 @@ def trained(run, num_tasks):
   model = Model(
     run.model, extension.of_methods(run.method), num_tasks=num_tasks
   )
-  parts = trainable.trained_parameters(
+  parts = freezing.trained_parameters(
     model.logical_axes, run.train.trainable, added=model.added
   )
   sizes = trees.flatten(model.abstract_params)
   return sum(
-    math.prod(trainable.part_shape(sizes[path].shape, part))
+    math.prod(freezing.part_shape(sizes[path].shape, part))
     for path, part in parts.items()
   )
 

@@ -4,9 +4,9 @@ import jax
 import pytest
 
 from hypergrid_jax import configuration, run_batches, run_setup
-from hypergrid_jax import state as state_lib
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling import programs
+from hypergrid_jax.training import state as state_lib
 
 RUN = (
   ['gin/models/tiny.gin', 'gin/mixtures/glue.gin'],

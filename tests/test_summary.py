@@ -5,10 +5,11 @@ import io
 import jax
 from rich.console import Console
 
-from hypergrid_jax import summary, trainable
+from hypergrid_jax import summary
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
+from hypergrid_jax.training import freezing
 
 D, F, H, K, N, M, V, T = 10, 12, 2, 3, 2, 1, 40, 5
 GRID_ROWS, GRID_COLS = 4, 2
@@ -32,7 +33,7 @@ ADDED = (N + M) * (GRID_ROWS + GRID_COLS) * D + 2 * T * D
 
 
 def everything(model):
-  return trainable.trained_parameters(model.logical_axes)
+  return freezing.trained_parameters(model.logical_axes)
 
 
 def test_counts():
@@ -54,7 +55,7 @@ def test_a_plain_t5_adds_nothing():
 
 def test_layers_that_do_not_train_are_not_counted():
   model = Model(CONFIG, METHOD.extension_points(), num_tasks=T)
-  trained = trainable.trained_parameters(
+  trained = freezing.trained_parameters(
     model.logical_axes, 'added_and_upper_half', added=model.added
   )
   # Of the encoder the upper one of two layers and the last norm; the decoder

@@ -4,11 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import checkpoint, optim, state, trees, warm_start
+from hypergrid_jax import checkpoint, trees, warm_start
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
+from hypergrid_jax.training import optimizers, state
 
 SIZES = {
   'd_model': 12,
@@ -28,8 +29,10 @@ def make(method=None, **sizes):
 
 
 def save(directory, model, seed):
-  tx = optim.make_optimizer(
-    optim.AdamW(), optim.Constant(1e-3), logical_axes=model.logical_axes
+  tx = optimizers.make_optimizer(
+    optimizers.AdamW(),
+    optimizers.Constant(1e-3),
+    logical_axes=model.logical_axes,
   )
   params = model.init(jax.random.key(seed))
   step = jax.numpy.zeros((), jax.numpy.int32)

@@ -29,9 +29,9 @@ from hypergrid_jax import (
   step_program,
   types,
 )
-from hypergrid_jax import state as state_lib
 from hypergrid_jax.comparing import training
 from hypergrid_jax.model import Model, extension
+from hypergrid_jax.training import state as state_lib
 
 _WARM_UP = 2  # pairs that are not counted
 _VERSIONS = ('jax', 'jaxlib', 'flax', 'optax', 'hypergrid_jax')

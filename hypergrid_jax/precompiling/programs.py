@@ -12,19 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from hypergrid_jax import corpus as corpus_lib
-from hypergrid_jax import (
-  predict,
-  run_batches,
-  run_setup,
-  step_program,
-  trainable,
-)
-from hypergrid_jax import state as state_lib
+from hypergrid_jax import predict, run_batches, run_setup, step_program
 from hypergrid_jax.data import assembly
 from hypergrid_jax.model import Model, decoding
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling.topologies import Topology
 from hypergrid_jax.tasks import definitions, task_files, vocabularies
+from hypergrid_jax.training import freezing
+from hypergrid_jax.training import state as state_lib
 
 # The compiler's units in messages about memory.
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
@@ -64,9 +59,9 @@ class Parts:
   state: state_lib.TrainState
 
   @functools.cached_property
-  def trained(self) -> trainable.Trained:
+  def trained(self) -> freezing.Trained:
     """Which parameters train."""
-    return trainable.trained_parameters(
+    return freezing.trained_parameters(
       self.model.logical_axes,
       self.run.train.trainable,
       added=self.model.added,

@@ -8,9 +8,10 @@ import types
 import jax
 import pytest
 
-from hypergrid_jax import cli, experiment, results, step_program, train
+from hypergrid_jax import cli, experiment, results, step_program
 from hypergrid_jax.comparing import command, plot, step_times
 from hypergrid_jax.parallel import host_rows
+from hypergrid_jax.training import loop
 from tests.comparing import scored
 
 METHODS = ('plain', 'single_task', 'hypergrid')
@@ -179,9 +180,9 @@ def test_methods_train_on_the_same_batches(tmp_path, token_dir, monkeypatch):
 
   def record(config, state, *, batches, **_):
     seen[config.seed].append([batch.encoder_input_tokens for batch in batches])
-    raise train.NonFiniteLossError('stop here')
+    raise loop.NonFiniteLossError('stop here')
 
-  monkeypatch.setattr(train, 'train', record)
+  monkeypatch.setattr(loop, 'train', record)
   monkeypatch.setattr(
     experiment, '_start_state', lambda *_: (types.SimpleNamespace(step=0), {})
   )
@@ -204,7 +205,7 @@ def test_methods_train_on_the_same_batches(tmp_path, token_dir, monkeypatch):
 @pytest.mark.parametrize(
   'error',
   [
-    train.NonFiniteLossError('The loss is nan at step 3.'),
+    loop.NonFiniteLossError('The loss is nan at step 3.'),
     jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: no memory'),
   ],
 )

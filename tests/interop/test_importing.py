@@ -11,12 +11,13 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import cli, configuration, state, trees
+from hypergrid_jax import cli, configuration, trees
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import exporting, importing, trained
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model, decoding, extension
 from hypergrid_jax.parallel import partitioning
+from hypergrid_jax.training import state
 from tests import refusals
 from tests.goldens import make_hf_golden as hf
 from tests.interop import directories

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import optim, schedules, trainable, trees
+from hypergrid_jax import trees
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import decoding, losses
 from hypergrid_jax.ops import scan_stash, xla_forms
 from hypergrid_jax.parallel import partitioning
+from hypergrid_jax.training import freezing, optimizers, schedules
 from tests import batches, jaxprs
 from tests.laws.methods import (
   FIRST_GRADIENTS,
@@ -413,8 +414,8 @@ def test_a_step_moves_what_is_trained_and_keeps_the_bits_of_the_rest(
   name, chosen
 ):
   model, start = make(name), params(name)
-  optimizer = optim.make_optimizer(
-    optim.Adafactor(),
+  optimizer = optimizers.make_optimizer(
+    optimizers.Adafactor(),
     schedules.Constant(learning_rate=1e-2),
     logical_axes=model.logical_axes,
     added=model.added,
@@ -428,7 +429,7 @@ def test_a_step_moves_what_is_trained_and_keeps_the_bits_of_the_rest(
 
   outputs = step(name)(start, batches.batch(examples()))
   after = trees.flatten(move(start, outputs['gradients']))
-  trained = trainable.trained_parameters(
+  trained = freezing.trained_parameters(
     model.logical_axes, chosen, added=model.added
   )
   axes = trees.flatten(model.logical_axes, is_leaf=trees.is_axes)

@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from hypergrid_jax import configuration, summary, trainable
+from hypergrid_jax import configuration, summary
 from hypergrid_jax.model import Model, extension
+from hypergrid_jax.training import freezing
 
 # T5 1.0: d_model, layers of each stack, parameters.
 SIZES = {'small': (512, 6, 60_506_624), 'base': (768, 12, 222_903_552)}
@@ -38,7 +39,7 @@ def trained(size, method, *, num_tasks):
     extension.of_methods(run.method),
     num_tasks=num_tasks,
   )
-  chosen = trainable.trained_parameters(
+  chosen = freezing.trained_parameters(
     model.logical_axes, run.train.trainable, added=model.added
   )
   counts = summary.parameter_counts(model, chosen)

@@ -10,12 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import optim, schedules, state, train, trees
+from hypergrid_jax import trees
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import architecture, extension
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.parallel.partitioning import MeshConfig
+from hypergrid_jax.training import loop, optimizers, schedules, state
 from tests import batches, tolerances
 from tests.goldens import make_shardings
 
@@ -65,8 +66,8 @@ def trained(method: str, config: MeshConfig, devices=None):
   )
   # AdamW's larger epsilon leaves rounding errors small; Adafactor divides by
   # gradients however small they are.
-  tx = optim.make_optimizer(
-    optim.AdamW(eps=1e-3),
+  tx = optimizers.make_optimizer(
+    optimizers.AdamW(eps=1e-3),
     schedules.Constant(learning_rate=1e-2),
     logical_axes=model.logical_axes,
     added=model.added,
@@ -74,7 +75,7 @@ def trained(method: str, config: MeshConfig, devices=None):
   with jax.set_mesh(mesh):
     now = state.create_state(model, tx, jax.random.key(0), mesh, rules)
     step = jax.jit(
-      train.make_train_step(model, tx, train.TrainConfig(num_steps=STEPS)),
+      loop.make_train_step(model, tx, loop.TrainConfig(num_steps=STEPS)),
       donate_argnums=0,
       out_shardings=(state.state_shardings(model, tx, mesh, rules), None),
     )

@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import optim, trees
+from hypergrid_jax import trees
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.training import optimizers
 from tests.updates import STEPS, draw, run
 
 
@@ -24,7 +25,7 @@ def reference_adamw(config, rate, decay, param, grads):
 
 
 def test_adamw_follows_the_paper_and_decays_matrices_only():
-  config = optim.AdamW(b1=0.8, b2=0.95, eps=1e-3, weight_decay=0.3)
+  config = optimizers.AdamW(b1=0.8, b2=0.95, eps=1e-3, weight_decay=0.3)
   axes = {
     'kernel': ('layers', 'embed', 'mlp'),
     'scale': ('layers', 'embed'),
@@ -34,7 +35,9 @@ def test_adamw_follows_the_paper_and_decays_matrices_only():
   shapes = {'kernel': (2, 3, 5), 'scale': (2, 3), 'embedding': (7, 3)}
   shapes['final'] = (3,)
   drawn = {k: draw(s, i) for i, (k, s) in enumerate(shapes.items())}
-  tx = optim.make_optimizer(config, optim.Constant(0.05), logical_axes=axes)
+  tx = optimizers.make_optimizer(
+    config, optimizers.Constant(0.05), logical_axes=axes
+  )
   after, _ = run(
     tx, {k: v[0] for k, v in drawn.items()}, {k: v[1] for k, v in drawn.items()}
   )
@@ -45,9 +48,9 @@ def test_adamw_follows_the_paper_and_decays_matrices_only():
 
 
 def test_the_schedule_is_read_at_the_number_of_updates_made():
-  tx = optim.make_optimizer(
-    optim.Adafactor(multiply_by_parameter_scale=False),
-    optim.LinearWarmup(0.5, 5),
+  tx = optimizers.make_optimizer(
+    optimizers.Adafactor(multiply_by_parameter_scale=False),
+    optimizers.LinearWarmup(0.5, 5),
     logical_axes={'x': ('embed',)},
   )
   after, _ = run(
@@ -87,14 +90,16 @@ def run_eagerly(tx, params, grads):
 
 
 @pytest.mark.parametrize('apply', [run, run_eagerly])
-@pytest.mark.parametrize('optimizer', [optim.Adafactor(), optim.AdamW(0.9)])
+@pytest.mark.parametrize(
+  'optimizer', [optimizers.Adafactor(), optimizers.AdamW(0.9)]
+)
 def test_frozen_parameters_keep_their_bits_and_have_no_state(optimizer, apply):
   params = small_params()
   if apply is run_eagerly:
     params['embedding'][0, 2] = 1.0  # eager CPU sums flush subnormal numbers
-  tx = optim.make_optimizer(
+  tx = optimizers.make_optimizer(
     optimizer,
-    optim.Constant(0.1),
+    optimizers.Constant(0.1),
     logical_axes=AXES,
     trainable=('encoder/.*/wo', 'decoder/.*'),
     clip_norm=1.0,
@@ -114,9 +119,9 @@ def test_frozen_parameters_keep_their_bits_and_have_no_state(optimizer, apply):
 
 def test_gradients_of_frozen_parameters_need_not_be_given():
   params = small_params()
-  tx = optim.make_optimizer(
-    optim.Adafactor(),
-    optim.Constant(0.1),
+  tx = optimizers.make_optimizer(
+    optimizers.Adafactor(),
+    optimizers.Constant(0.1),
     logical_axes=AXES,
     trainable=['embedding'],
   )
@@ -129,15 +134,15 @@ def test_gradients_of_frozen_parameters_need_not_be_given():
 
 def test_clipping_uses_the_norm_of_all_trained_gradients():
   # Adam's first update with eps far above the gradient is g / eps: linear.
-  config = optim.AdamW(b1=0.0, b2=0.0, eps=1e6)
+  config = optimizers.AdamW(b1=0.0, b2=0.0, eps=1e6)
   grads = {'a': jnp.array([3.0, 0.0]), 'b': jnp.array([0.0, 4.0, 0.0])}
   grads['frozen'] = jnp.full((5,), 1e6)
   axes = dict.fromkeys(grads, ('embed',))
   updates = {}
   for norm in (None, 1.0, 6.0):
-    tx = optim.make_optimizer(
+    tx = optimizers.make_optimizer(
       config,
-      optim.Constant(1.0),
+      optimizers.Constant(1.0),
       logical_axes=axes,
       trainable=('a', 'b'),
       clip_norm=norm,
@@ -153,9 +158,9 @@ def test_clipping_uses_the_norm_of_all_trained_gradients():
 
 def test_added_must_name_parameters():
   with pytest.raises(ValueError, match='encoder/absent'):
-    optim.make_optimizer(
-      optim.Adafactor(),
-      optim.Constant(),
+    optimizers.make_optimizer(
+      optimizers.Adafactor(),
+      optimizers.Constant(),
       logical_axes=AXES,
       added={'encoder/absent'},
     )
@@ -164,16 +169,19 @@ def test_added_must_name_parameters():
 @pytest.mark.parametrize(
   ('make', 'field'),
   [
-    (lambda: optim.Adafactor(decay=0.0), 'Adafactor.decay'),
-    (lambda: optim.Adafactor(step_offset=-1), 'Adafactor.step_offset'),
-    (lambda: optim.Adafactor(min_dim=1), 'Adafactor.min_dim'),
-    (lambda: optim.Adafactor(eps=0.0), 'Adafactor.eps'),
-    (lambda: optim.Adafactor(scale_floor=0.0), 'Adafactor.scale_floor'),
-    (lambda: optim.Adafactor(clip_threshold=0.0), 'Adafactor.clip_threshold'),
-    (lambda: optim.AdamW(b1=1.0), 'AdamW.b1'),
-    (lambda: optim.AdamW(b2=-0.1), 'AdamW.b2'),
-    (lambda: optim.AdamW(eps=0.0), 'AdamW.eps'),
-    (lambda: optim.AdamW(weight_decay=-1.0), 'AdamW.weight_decay'),
+    (lambda: optimizers.Adafactor(decay=0.0), 'Adafactor.decay'),
+    (lambda: optimizers.Adafactor(step_offset=-1), 'Adafactor.step_offset'),
+    (lambda: optimizers.Adafactor(min_dim=1), 'Adafactor.min_dim'),
+    (lambda: optimizers.Adafactor(eps=0.0), 'Adafactor.eps'),
+    (lambda: optimizers.Adafactor(scale_floor=0.0), 'Adafactor.scale_floor'),
+    (
+      lambda: optimizers.Adafactor(clip_threshold=0.0),
+      'Adafactor.clip_threshold',
+    ),
+    (lambda: optimizers.AdamW(b1=1.0), 'AdamW.b1'),
+    (lambda: optimizers.AdamW(b2=-0.1), 'AdamW.b2'),
+    (lambda: optimizers.AdamW(eps=0.0), 'AdamW.eps'),
+    (lambda: optimizers.AdamW(weight_decay=-1.0), 'AdamW.weight_decay'),
   ],
 )
 def test_values_out_of_range_are_refused_by_name(make, field):
@@ -193,10 +201,10 @@ def test_state_axes_follow_the_parameters_also_when_shapes_are_ambiguous():
   params = jax.tree.map(
     jnp.zeros, shapes, is_leaf=lambda s: isinstance(s, tuple)
   )
-  tx = optim.make_optimizer(
-    optim.Adafactor(min_dim=4), optim.Constant(), logical_axes=axes
+  tx = optimizers.make_optimizer(
+    optimizers.Adafactor(min_dim=4), optimizers.Constant(), logical_axes=axes
   )
-  found = optim.state_axes(jax.eval_shape(tx.init, params), params, axes)
+  found = optimizers.state_axes(jax.eval_shape(tx.init, params), params, axes)
   assert trees.flatten(found[0], is_leaf=trees.is_axes) == {
     'count': (),
     'moments/cube/row': ('layers', 'tasks', 'embed'),
@@ -207,8 +215,10 @@ def test_state_axes_follow_the_parameters_also_when_shapes_are_ambiguous():
     'moments/wo/full/full': ('vocab',),
     'moments/wo/row/full': ('layers', 'grid_row', 'embed'),
   }
-  tx = optim.make_optimizer(optim.AdamW(), optim.Constant(), logical_axes=axes)
-  found = optim.state_axes(jax.eval_shape(tx.init, params), params, axes)
+  tx = optimizers.make_optimizer(
+    optimizers.AdamW(), optimizers.Constant(), logical_axes=axes
+  )
+  found = optimizers.state_axes(jax.eval_shape(tx.init, params), params, axes)
   for moments in (found[0].mu, found[0].nu):
     assert moments == axes
 
@@ -217,4 +227,4 @@ def test_state_axes_do_not_guess():
   params = {'w': jnp.zeros((3, 4))}
   for unknown in ({'w': jnp.zeros((4, 3))}, {'other': jnp.zeros((3, 4))}):
     with pytest.raises(ValueError, match='unknown layout'):
-      optim.state_axes(unknown, params, {'w': ('embed', 'mlp')})
+      optimizers.state_axes(unknown, params, {'w': ('embed', 'mlp')})

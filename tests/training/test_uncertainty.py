@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import errors, uncertainty
+from hypergrid_jax import errors
 from hypergrid_jax.methods.adapters import AdaptersConfig
 from hypergrid_jax.parallel import partitioning
-from hypergrid_jax.uncertainty_labels import TaskLabels
+from hypergrid_jax.training import uncertainty
+from hypergrid_jax.training.uncertainty_labels import TaskLabels
 from tests import batches, tolerances
 from tests.methods import numpy_t5, test_adapters
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import optim, trees
+from hypergrid_jax import trees
+from hypergrid_jax.training import optimizers
 from tests.updates import STEPS, draw, run
 
 
@@ -36,12 +37,12 @@ def reference_adafactor(config, rate, param, grads):
 
 
 ADAFACTORS = {
-  'default': optim.Adafactor(),
-  'small dims': optim.Adafactor(min_dim=4, decay=0.7),
-  'tight clip': optim.Adafactor(min_dim=4, clip_threshold=0.3),
-  'offset': optim.Adafactor(step_offset=2),
-  'large floor': optim.Adafactor(scale_floor=0.5, eps=1e-2),
-  'absolute': optim.Adafactor(multiply_by_parameter_scale=False),
+  'default': optimizers.Adafactor(),
+  'small dims': optimizers.Adafactor(min_dim=4, decay=0.7),
+  'tight clip': optimizers.Adafactor(min_dim=4, clip_threshold=0.3),
+  'offset': optimizers.Adafactor(step_offset=2),
+  'large floor': optimizers.Adafactor(scale_floor=0.5, eps=1e-2),
+  'absolute': optimizers.Adafactor(multiply_by_parameter_scale=False),
 }
 SHAPES = {
   'factored': (128, 131),
@@ -57,9 +58,9 @@ SHAPES = {
 @pytest.mark.parametrize('config', ADAFACTORS.values(), ids=ADAFACTORS)
 def test_adafactor_follows_the_paper(config):
   drawn = {k: draw(s, i, scale=0.1) for i, (k, s) in enumerate(SHAPES.items())}
-  tx = optim.make_optimizer(
+  tx = optimizers.make_optimizer(
     config,
-    optim.Constant(0.02),
+    optimizers.Constant(0.02),
     logical_axes={k: ('embed',) * len(s) for k, s in SHAPES.items()},
   )
   params = {k: v[0] for k, v in drawn.items()}
@@ -72,7 +73,7 @@ def test_adafactor_follows_the_paper(config):
 
 
 def test_adafactor_of_stacked_layers_is_adafactor_of_each():
-  config = optim.Adafactor(min_dim=16)
+  config = optimizers.Adafactor(min_dim=16)
   shapes = {'kernel': (6, 16, 32), 'narrow': (18, 15, 17), 'scale': (20, 19)}
   axes = {'kernel': ('embed', 'mlp'), 'narrow': ('kv', 'mlp'), 'scale': ('kv',)}
   drawn = {k: draw(s, i) for i, (k, s) in enumerate(shapes.items())}
@@ -80,17 +81,17 @@ def test_adafactor_of_stacked_layers_is_adafactor_of_each():
   for param, grads in drawn.values():
     param *= 2.0 ** np.arange(len(param)).reshape(-1, *[1] * (param.ndim - 1))
     grads[:, ::2] *= 1e-3
-  stacked = optim.make_optimizer(
+  stacked = optimizers.make_optimizer(
     config,
-    optim.Constant(0.1),
+    optimizers.Constant(0.1),
     logical_axes={k: ('layers', *v) for k, v in axes.items()},
   )
   params = {k: v[0] for k, v in drawn.items()}
   together, _ = run(stacked, params, {k: v[1] for k, v in drawn.items()})
   layers = [(k, n) for k, v in params.items() for n in (0, 1, len(v) - 1)]
-  single = optim.make_optimizer(
+  single = optimizers.make_optimizer(
     config,
-    optim.Constant(0.1),
+    optimizers.Constant(0.1),
     logical_axes={f'{k}{n}': axes[k] for k, n in layers},
   )
   alone, _ = run(
@@ -116,9 +117,9 @@ def test_factoring_is_decided_layer_by_layer():
     'scale': (150, 140),
     'tasks': (2, 3, 200, 128),
   }
-  tx = optim.make_optimizer(
-    optim.Adafactor(),
-    optim.Constant(),
+  tx = optimizers.make_optimizer(
+    optimizers.Adafactor(),
+    optimizers.Constant(),
     logical_axes={k: ('layers',) * len(s) for k, s in shapes.items()},
   )
   params = {k: jax.ShapeDtypeStruct(s, 'float32') for k, s in shapes.items()}
@@ -136,9 +137,9 @@ def test_factoring_is_decided_layer_by_layer():
 def test_added_parameters_move_by_the_plain_learning_rate():
   param = {'zero': np.zeros((3, 5)), 'one': np.full((3, 5), 2.0)}
   grads = {k: np.full((STEPS, 3, 5), 7.0, np.float32) for k in param}
-  tx = optim.make_optimizer(
-    optim.Adafactor(),
-    optim.Constant(0.01),
+  tx = optimizers.make_optimizer(
+    optimizers.Adafactor(),
+    optimizers.Constant(0.01),
     logical_axes=dict.fromkeys(param, ('layers', 'embed')),
     added={'zero'},
   )
@@ -149,9 +150,9 @@ def test_added_parameters_move_by_the_plain_learning_rate():
 
 
 def test_adafactor_divides_by_the_root_even_where_gradients_are_zero():
-  tx = optim.make_optimizer(
-    optim.Adafactor(min_dim=2),
-    optim.Constant(0.01),
+  tx = optimizers.make_optimizer(
+    optimizers.Adafactor(min_dim=2),
+    optimizers.Constant(0.01),
     logical_axes={'x': ('embed', 'mlp')},
   )
   grads = np.zeros((STEPS, 3, 4), np.float32)

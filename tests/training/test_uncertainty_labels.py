@@ -5,9 +5,10 @@ import types
 import numpy as np
 import pytest
 
-from hypergrid_jax import errors, uncertainty_labels
+from hypergrid_jax import errors
 from hypergrid_jax.tasks import definitions, vocabularies
 from hypergrid_jax.tasks.catalogue import benchmarks
+from hypergrid_jax.training import uncertainty_labels
 
 
 class Letters:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import optax
 
-from hypergrid_jax import optim
 from hypergrid_jax.parallel import partitioning
+from hypergrid_jax.training import optimizers
 from hypergrid_jax.types import Params
 
 
@@ -70,7 +70,7 @@ def state_shardings(
   axes = TrainState(
     step=(),
     params=model.logical_axes,
-    opt_state=optim.state_axes(
+    opt_state=optimizers.state_axes(
       abstract.opt_state, model.abstract_params, model.logical_axes
     ),
   )

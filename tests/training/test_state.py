@@ -7,9 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import optim, state, trees
+from hypergrid_jax import trees
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.parallel.partitioning import MeshConfig
+from hypergrid_jax.training import optimizers, state
 
 SHAPES = {
   'embedding': (24, 8),
@@ -26,8 +27,8 @@ AXES = {
   'final': {'scale': ('embed',)},
 }
 OPTIMIZERS = {
-  'adafactor': optim.Adafactor(min_dim=8),
-  'adamw': optim.AdamW(weight_decay=0.1),
+  'adafactor': optimizers.Adafactor(min_dim=8),
+  'adamw': optimizers.AdamW(weight_decay=0.1),
 }
 
 
@@ -61,8 +62,11 @@ def loss(params, ids):
 
 
 def optimizer(name):
-  return optim.make_optimizer(
-    OPTIMIZERS[name], optim.Constant(0.01), logical_axes=AXES, clip_norm=0.5
+  return optimizers.make_optimizer(
+    OPTIMIZERS[name],
+    optimizers.Constant(0.01),
+    logical_axes=AXES,
+    clip_norm=0.5,
   )
 
 

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from hypergrid_jax import errors, types, uncertainty_labels
+from hypergrid_jax import errors, types
 from hypergrid_jax.model import losses
-from hypergrid_jax.uncertainty_labels import TaskLabels
+from hypergrid_jax.training import uncertainty_labels
+from hypergrid_jax.training.uncertainty_labels import TaskLabels
 
 # Added to log C by the authors' code.
 _CODE_EPSILON = 1e-5

@@ -6,10 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import optim, trainable, trees
+from hypergrid_jax import trees
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model, t5
+from hypergrid_jax.training import freezing, optimizers
 from tests.updates import STEPS, run
 
 ENCODER_LAYERS, DECODER_LAYERS = 5, 4
@@ -48,7 +49,7 @@ def in_both(names):
 
 
 def parts(preset):
-  trained = trainable.trained_parameters(
+  trained = freezing.trained_parameters(
     MODEL.logical_axes, preset, added=MODEL.added
   )
   found = {'whole': set(), 'upper_half': set()}
@@ -129,7 +130,7 @@ def test_what_cannot_be_meant_is_refused(chosen, message):
 )
 def test_presets_that_a_plain_t5_has_nothing_for_are_refused(preset, message):
   with pytest.raises(UserError, match=f"'{preset}'.*{message}"):
-    trainable.trained_parameters(Model(CONFIG).logical_axes, preset)
+    freezing.trained_parameters(Model(CONFIG).logical_axes, preset)
 
 
 # Layers below the upper half: 2 of 5, of 4 as well, 0 of 1.
@@ -145,18 +146,22 @@ def stacked():
   return params
 
 
-@pytest.mark.parametrize('optimizer', [optim.Adafactor(), optim.AdamW(0.9)])
+@pytest.mark.parametrize(
+  'optimizer', [optimizers.Adafactor(), optimizers.AdamW(0.9)]
+)
 def test_layers_below_the_upper_half_keep_their_bits(monkeypatch, optimizer):
   """And the upper ones train as if the lower ones did not exist."""
   monkeypatch.setattr(
-    trainable,
+    freezing,
     'trained_parameters',
     lambda axes, *_, **__: dict.fromkeys(axes, 'upper_half'),
   )
-  make = optim.make_optimizer
+  make = optimizers.make_optimizer
   params = stacked()
   axes = {k: ('layers', 'mlp', 'embed')[: v.ndim] for k, v in params.items()}
-  tx = make(optimizer, optim.Constant(0.1), logical_axes=axes, clip_norm=1.0)
+  tx = make(
+    optimizer, optimizers.Constant(0.1), logical_axes=axes, clip_norm=1.0
+  )
   grads = jax.tree.map(
     lambda p: np.cos(np.arange(STEPS * p.size, dtype=np.float32)).reshape(
       STEPS, *p.shape
@@ -165,7 +170,9 @@ def test_layers_below_the_upper_half_keep_their_bits(monkeypatch, optimizer):
   )
   after, state = run(tx, params, grads)
   monkeypatch.undo()
-  upper = make(optimizer, optim.Constant(0.1), logical_axes=axes, clip_norm=1.0)
+  upper = make(
+    optimizer, optimizers.Constant(0.1), logical_axes=axes, clip_norm=1.0
+  )
   expected, upper_state = run(
     upper,
     {k: v[LOWER[k] :] for k, v in params.items()},
@@ -181,7 +188,7 @@ def test_layers_below_the_upper_half_keep_their_bits(monkeypatch, optimizer):
     assert np.all(new[lower:] != old[lower:])
   # No state for layers that are frozen, and a layout for what there is.
   jax.tree.map(np.testing.assert_array_equal, state, upper_state)
-  found = optim.state_axes(state, params, axes)
+  found = optimizers.state_axes(state, params, axes)
   named = trees.flatten(found, is_leaf=trees.is_axes)
   assert axes['five'] in named.values()
 
@@ -190,7 +197,7 @@ def test_frozen_parts_are_constants_to_a_gradient():
   trained = {'five': 'upper_half', 'one': 'whole'}
 
   def total(params):
-    params = trainable.hold(params, trained)
+    params = freezing.hold(params, trained)
     return sum(jnp.sum(jnp.sin(leaf)) for leaf in params.values())
 
   params = stacked()
@@ -208,7 +215,7 @@ def test_no_gradient_is_computed_of_what_is_frozen():
   params = {'frozen': jnp.ones((3, 4)), 'trained': jnp.ones((4, 5))}
 
   def loss(params, x):
-    params = trainable.hold(params, {'trained': 'whole'})
+    params = freezing.hold(params, {'trained': 'whole'})
     return jnp.sum(jnp.square(x @ params['frozen'] @ params['trained']))
 
   text = str(jax.make_jaxpr(jax.grad(loss))(params, jnp.ones((2, 3))))
@@ -218,8 +225,8 @@ def test_no_gradient_is_computed_of_what_is_frozen():
 def test_optax_still_applies_the_updates_of_parts():
   params = stacked()
   trained = {'four': 'upper_half'}
-  chosen = trainable.select(params, trained)
-  updates = trainable.spread(
+  chosen = freezing.select(params, trained)
+  updates = freezing.spread(
     jax.tree.map(jnp.ones_like, chosen), params, trained
   )
   after = optax.apply_updates(params, updates)

@@ -9,11 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import train
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.data import tokens
 from hypergrid_jax.parallel import partitioning
-from hypergrid_jax.state import TrainState
+from hypergrid_jax.training import loop
+from hypergrid_jax.training.state import TrainState
 from tests import tolerances
 from tests.bigrams import Bigrams
 
@@ -99,9 +99,9 @@ def start_state(tx, noise=None):
 
 
 def make_step(tx, selector, *, microbatches=1, row_sharding=None):
-  config = train.TrainConfig(num_steps=STEPS, microbatches=microbatches)
+  config = loop.TrainConfig(num_steps=STEPS, microbatches=microbatches)
   return jax.jit(
-    train.make_train_step(
+    loop.make_train_step(
       MODEL, tx, config, selector=selector, row_sharding=row_sharding
     )
   )
@@ -187,8 +187,8 @@ def test_dropout_and_the_selector_have_keys_of_their_own(loader):
     return jnp.arange(B)
 
   tx = optax.sgd(0.1)
-  config = train.TrainConfig(num_steps=1)
-  step = train.make_train_step(Model(T), tx, config, selector=selector)
+  config = loop.TrainConfig(num_steps=1)
+  step = loop.make_train_step(Model(T), tx, config, selector=selector)
   for _ in range(2):
     batch = jax.tree.map(jnp.asarray, loader.candidates(0, PER_TASK))
     step(start_state(tx), batch, jax.random.key(1))
@@ -223,9 +223,9 @@ def test_on_a_mesh_the_chosen_rows_are_divided_and_the_result_is_the_same(
 
       return watched
 
-  config = train.TrainConfig(num_steps=STEPS)
+  config = loop.TrainConfig(num_steps=STEPS)
   step = jax.jit(
-    train.make_train_step(
+    loop.make_train_step(
       Model(T), tx, config, selector=most_surprising, row_sharding=rows
     )
   )
@@ -241,5 +241,5 @@ def test_on_a_mesh_the_chosen_rows_are_divided_and_the_result_is_the_same(
 def test_chosen_rows_that_microbatches_do_not_divide_are_refused(loader):
   tx = optax.sgd(0.1)
   step = make_step(tx, longest_targets, microbatches=5)
-  with pytest.raises(train.errors.UserError, match='microbatches = 5 .* = 12'):
+  with pytest.raises(loop.errors.UserError, match='microbatches = 5 .* = 12'):
     step(start_state(tx), loader.candidates(0, PER_TASK), jax.random.key(0))

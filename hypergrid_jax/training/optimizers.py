@@ -11,17 +11,17 @@ from typing import Any, get_args
 
 import optax
 
-from hypergrid_jax import trainable as trainable_lib
 from hypergrid_jax import trees
-from hypergrid_jax.adafactor import (
+from hypergrid_jax.training import freezing
+from hypergrid_jax.training.adafactor import (
   Adafactor,
   check,
   factored_dims,
   scale_by_adafactor,
   without,
 )
-from hypergrid_jax.schedules import Constant, LinearWarmup, RsqrtDecay
-from hypergrid_jax.trainable import LAYERS, Trainable
+from hypergrid_jax.training.freezing import LAYERS, Trainable
+from hypergrid_jax.training.schedules import Constant, LinearWarmup, RsqrtDecay
 from hypergrid_jax.types import Params
 
 __all__ = [
@@ -67,22 +67,22 @@ class AdamW:
 
 
 def _train_only(
-  inner: optax.GradientTransformation, trained: trainable_lib.Trained
+  inner: optax.GradientTransformation, trained: freezing.Trained
 ) -> optax.GradientTransformation:
   """Hides what is frozen from `inner`; see `trainable.spread`."""
 
   def init(params: Params) -> optax.OptState:
-    return inner.init(trainable_lib.select(params, trained))
+    return inner.init(freezing.select(params, trained))
 
   def update(
     grads: Params, state: optax.OptState, params: Params
   ) -> tuple[Params, optax.OptState]:
     updates, state = inner.update(
-      trainable_lib.select(grads, trained),
+      freezing.select(grads, trained),
       state,
-      trainable_lib.select(params, trained),
+      freezing.select(params, trained),
     )
-    return trainable_lib.spread(updates, params, trained), state
+    return freezing.spread(updates, params, trained), state
 
   return optax.GradientTransformation(init, update)
 
@@ -129,9 +129,7 @@ def make_optimizer(
   unknown = sorted(set(added) - set(axes))
   if unknown:
     raise ValueError(f'added names parameters that do not exist: {unknown}')
-  trained = trainable_lib.trained_parameters(
-    logical_axes, trainable, added=added
-  )
+  trained = freezing.trained_parameters(logical_axes, trainable, added=added)
   stacked = {path for path, names in axes.items() if names[:1] == (LAYERS,)}
   rate = schedule.schedule()
   if isinstance(optimizer, Adafactor):
@@ -209,9 +207,9 @@ def state_axes(opt_state: Any, params: Params, logical_axes: Params) -> Any:
     if not leaf.shape:
       return ()
     parameter, kind = _parameter_of(path, axes)
-    parts = get_args(trainable_lib.Part) if parameter else ()
+    parts = get_args(freezing.Part) if parameter else ()
     for part in parts:
-      shape = trainable_lib.part_shape(shapes[parameter], part)
+      shape = freezing.part_shape(shapes[parameter], part)
       layout = shape, axes[parameter]
       if kind in ('row', 'column'):
         layout = _factor_layout(*layout, kind)

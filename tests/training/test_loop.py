@@ -12,8 +12,9 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import train, types
-from hypergrid_jax.state import TrainState
+from hypergrid_jax import types
+from hypergrid_jax.training import loop
+from hypergrid_jax.training.state import TrainState
 from tests import tolerances
 from tests.bigrams import Bigrams
 
@@ -75,7 +76,7 @@ def numpy_gradient(table, batch):
 def test_step_is_gradient_descent_on_the_written_out_gradient(
   microbatches, normalization
 ):
-  config = train.TrainConfig(
+  config = loop.TrainConfig(
     num_steps=1, microbatches=microbatches, loss_normalization=normalization
   )
   tx = optax.sgd(0.5)
@@ -85,7 +86,7 @@ def test_step_is_gradient_descent_on_the_written_out_gradient(
   if normalization == 'tokens':
     gradient = gradient / sums[:, 1].sum()
 
-  step = jax.jit(train.make_train_step(Bigrams(T), tx, config))
+  step = jax.jit(loop.make_train_step(Bigrams(T), tx, config))
   after, metrics = step(state, batch, jax.random.key(0))
 
   expected = np.asarray(state.params['table']) - 0.5 * gradient
@@ -103,13 +104,13 @@ def test_step_is_gradient_descent_on_the_written_out_gradient(
 
 @pytest.mark.usefixtures('x64')
 def test_what_is_frozen_has_no_part_in_the_gradient():
-  config = train.TrainConfig(num_steps=1, loss_normalization='sum')
+  config = loop.TrainConfig(num_steps=1, loss_normalization='sum')
   batch = make_batch(1)
   state = start_state(optax.sgd(0.5), jnp.float64, noise=0.0)
   gradient, _ = numpy_gradient(np.asarray(state.params['table']), batch)
   norms = {}
   for name, part in (('table', 'whole'), ('table', 'upper_half')):
-    step = train.make_train_step(
+    step = loop.make_train_step(
       Bigrams(T), optax.sgd(0.5), config, trained={name: part}
     )
     after, metrics = jax.jit(step)(state, batch, jax.random.key(0))
@@ -121,10 +122,10 @@ def test_what_is_frozen_has_no_part_in_the_gradient():
 
 
 def test_microbatches_must_divide_the_batch():
-  config = train.TrainConfig(num_steps=1, microbatches=4)
+  config = loop.TrainConfig(num_steps=1, microbatches=4)
   tx = optax.sgd(0.5)
-  step = train.make_train_step(Bigrams(T), tx, config)
-  with pytest.raises(train.errors.UserError, match='microbatches = 4 .* = 6'):
+  step = loop.make_train_step(Bigrams(T), tx, config)
+  with pytest.raises(loop.errors.UserError, match='microbatches = 4 .* = 6'):
     step(start_state(tx), make_batch(1), jax.random.key(0))
 
 
@@ -149,11 +150,11 @@ def run(config, state, tx, *, batches=None, stop=lambda done: False):
   start = int(state.step)
   if batches is None:
     batches = (make_batch(n) for n in range(start, config.num_steps))
-  state = train.train(
+  state = loop.train(
     config,
     state,
     step_fn=jax.jit(
-      train.make_train_step(Bigrams(T), tx, config), donate_argnums=0
+      loop.make_train_step(Bigrams(T), tx, config), donate_argnums=0
     ),
     batches=batches,
     place=lambda batch: batch,
@@ -168,7 +169,7 @@ def run(config, state, tx, *, batches=None, stop=lambda done: False):
 
 
 def test_told_to_stop_the_loop_saves_what_it_has_done():
-  config = train.TrainConfig(num_steps=11, checkpoint_period=4)
+  config = loop.TrainConfig(num_steps=11, checkpoint_period=4)
   tx = optax.sgd(0.1)
   stopped, calls = run(config, start_state(tx), tx, stop=lambda done: done >= 7)
   assert int(stopped.step) == 7
@@ -181,7 +182,7 @@ def test_told_to_stop_the_loop_saves_what_it_has_done():
 
 
 def test_the_loop_saves_evaluates_and_logs_when_it_says():
-  config = train.TrainConfig(
+  config = loop.TrainConfig(
     num_steps=11, checkpoint_period=4, eval_period=5, log_period=3
   )
   tx = optax.sgd(0.1)
@@ -195,13 +196,13 @@ def test_the_loop_saves_evaluates_and_logs_when_it_says():
 
 def test_evaluation_only_at_the_end_by_default():
   tx = optax.sgd(0.1)
-  _, calls = run(train.TrainConfig(num_steps=3), start_state(tx), tx)
+  _, calls = run(loop.TrainConfig(num_steps=3), start_state(tx), tx)
   assert calls.evaluated == [3]
 
 
 def test_logged_losses_are_means_over_the_window_and_per_task():
   tx = optax.sgd(0.0)  # the table stays, so each step's sums are known
-  config = train.TrainConfig(num_steps=4, log_period=2)
+  config = loop.TrainConfig(num_steps=4, log_period=2)
   state = start_state(tx)
   table = np.asarray(state.params['table'], np.float64)
   sums = [numpy_gradient(table, make_batch(n))[1] for n in range(4)]
@@ -219,7 +220,7 @@ def test_logged_losses_are_means_over_the_window_and_per_task():
 
 
 def test_going_on_from_a_saved_state_gives_the_same_bits():
-  config = train.TrainConfig(num_steps=9, checkpoint_period=4)
+  config = loop.TrainConfig(num_steps=9, checkpoint_period=4)
   tx = optax.adam(0.05)
   straight, calls = run(config, start_state(tx, noise=0.3), tx)
   resumed, _ = run(config, jax.tree.map(jnp.asarray, calls.saved[4]), tx)
@@ -233,7 +234,7 @@ def test_the_seed_decides_the_noise():
   tx = optax.sgd(0.05)
   tables = []
   for seed in (0, 0, 1):
-    config = train.TrainConfig(num_steps=2, seed=seed)
+    config = loop.TrainConfig(num_steps=2, seed=seed)
     state, _ = run(config, start_state(tx, noise=0.3), tx)
     tables.append(np.asarray(state.params['table']))
   np.testing.assert_array_equal(tables[0], tables[1])
@@ -242,7 +243,7 @@ def test_the_seed_decides_the_noise():
 
 @pytest.mark.parametrize('bad', ['weights', 'overflow'])
 def test_a_loss_that_is_not_finite_stops_and_saves_nothing_more(bad):
-  config = train.TrainConfig(num_steps=9, checkpoint_period=2)
+  config = loop.TrainConfig(num_steps=9, checkpoint_period=2)
   tx = optax.sgd(0.1)
 
   def batches():
@@ -255,11 +256,11 @@ def test_a_loss_that_is_not_finite_stops_and_saves_nothing_more(bad):
       yield batch
 
   calls = Calls()
-  with pytest.raises(train.NonFiniteLossError, match='at step 6') as error:
-    train.train(
+  with pytest.raises(loop.NonFiniteLossError, match='at step 6') as error:
+    loop.train(
       config,
       start_state(tx),
-      step_fn=jax.jit(train.make_train_step(Bigrams(T), tx, config)),
+      step_fn=jax.jit(loop.make_train_step(Bigrams(T), tx, config)),
       batches=batches(),
       place=lambda batch: batch,
       tasks=TASKS,
@@ -284,5 +285,5 @@ def test_a_loss_that_is_not_finite_stops_and_saves_nothing_more(bad):
 )
 def test_impossible_values_are_refused_by_name(field, value):
   values = {'num_steps': 3, field: value}
-  with pytest.raises(train.errors.UserError, match=f'train.{field}'):
-    train.TrainConfig(**values)
+  with pytest.raises(loop.errors.UserError, match=f'train.{field}'):
+    loop.TrainConfig(**values)

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import optax
 
 from hypergrid_jax import errors, types
-from hypergrid_jax import trainable as trainable_lib
 from hypergrid_jax.model import losses
-from hypergrid_jax.state import TrainState
+from hypergrid_jax.training import freezing
+from hypergrid_jax.training.state import TrainState
 
 # Losses stay on the device until they are logged; this bounds how many steps
 # may run on after a loss that is not finite.
@@ -69,7 +69,7 @@ class TrainConfig:
   loss_normalization: Literal['tokens', 'sum'] = 'tokens'
   clip_norm: float | None = None
   initial_checkpoint: str | None = None
-  trainable: trainable_lib.Preset | tuple[str, ...] = 'all'
+  trainable: freezing.Preset | tuple[str, ...] = 'all'
 
   def __post_init__(self):
     for name, least in (
@@ -136,7 +136,7 @@ def make_train_step(
   tx: optax.GradientTransformation,
   config: TrainConfig,
   *,
-  trained: trainable_lib.Trained | None = None,
+  trained: freezing.Trained | None = None,
   selector: Selector | None = None,
   row_sharding: jax.sharding.Sharding | None = None,
 ) -> Step:
@@ -159,7 +159,7 @@ def make_train_step(
 
   def summed_loss(params, batch, key):
     if trained is not None:
-      params = trainable_lib.hold(params, trained)
+      params = freezing.hold(params, trained)
     logits = model.bind(params)(batch, dropout_key=key)
     tokens = losses.token_losses(
       logits,
