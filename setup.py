@@ -66,6 +66,7 @@ setuptools.setup(
   extras_require=EXTRAS,
   packages=[
     'hypergrid_jax',
+    'hypergrid_jax.checkpoints',
     'hypergrid_jax.comparing',
     'hypergrid_jax.data',
     'hypergrid_jax.gin',

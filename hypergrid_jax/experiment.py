@@ -12,10 +12,9 @@ import os
 import jax
 from rich.console import Console
 
-from hypergrid_jax import checkpoint as checkpoint_lib
+from hypergrid_jax import console as console_lib
+from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import (
-  checkpoint_reader,
-  checkpoint_times,
   metrics,
   run_batches,
   run_directory,
@@ -23,12 +22,10 @@ from hypergrid_jax import (
   step_program,
   summary,
   tables,
-  warm_start,
 )
-from hypergrid_jax import console as console_lib
-from hypergrid_jax import evaluate as evaluate_lib
 from hypergrid_jax import recorder as recorder_lib
 from hypergrid_jax import results as results_lib
+from hypergrid_jax.checkpoints import reader, schedule, warm_start, writer
 from hypergrid_jax.data import prefetching
 from hypergrid_jax.meter import Meter
 from hypergrid_jax.parallel import agreement, preemption, processes
@@ -104,7 +101,7 @@ def _train(run, model_dir, config_text, fresh, brief, console, preempted):
     )
     agreement.of_all(lambda: run_directory.wait_for(setup.directory, written))
     summary.show(facts, setup.notes, mixture=not brief, console=console)
-  checkpoints = checkpoint_lib.Checkpointer(
+  checkpoints = writer.Checkpointer(
     setup.directory,
     keep=run.train.keep_checkpoints,
     fingerprint=setup.identity,
@@ -168,11 +165,11 @@ def evaluate(
     run, model_dir, console=console, train=True, only=tasks
   )
   agreement.of_first(lambda: _prepare(setup, False, console))
-  checkpoints = checkpoint_reader.CheckpointReader(setup.directory)
+  checkpoints = reader.CheckpointReader(setup.directory)
   wanted = setup.state.params
   with jax.set_mesh(setup.mesh):
     found = []
-    for number in checkpoint_reader.named_steps(checkpoints, step):
+    for number in reader.named_steps(checkpoints, step):
       params, _ = checkpoints.restore_params(wanted, number)
       found.append(_evaluate_params(setup, number, params, console))
       console.print(_table(setup, found[-1]))
@@ -242,7 +239,7 @@ def _train_and_evaluate(
       save=hooks.save,
       evaluate=hooks.evaluate,
       log=hooks.log,
-      due=checkpoint_times.CheckpointTimes(
+      due=schedule.CheckpointTimes(
         start,
         steps=config.checkpoint_period,
         minutes=config.checkpoint_minutes,

@@ -16,14 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from hypergrid_jax import (
-  checkpoint_reader,
-  errors,
-  manifest,
-  prediction_rows,
-  run_directory,
-  run_setup,
-)
+from hypergrid_jax import errors, prediction_rows, run_directory, run_setup
+from hypergrid_jax.checkpoints import manifest, reader
 from hypergrid_jax.data import tokens
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.predict import Predictor
@@ -77,8 +71,8 @@ class LoadedModel:
     wanted = state.sharded_abstract_state(
       model, tx, self._mesh, run.mesh.axis_rules()
     )
-    checkpoints = checkpoint_reader.CheckpointReader(model_dir)
-    (self.step,) = checkpoint_reader.named_steps(checkpoints, step)
+    checkpoints = reader.CheckpointReader(model_dir)
+    (self.step,) = reader.named_steps(checkpoints, step)
     with jax.set_mesh(self._mesh):
       self.params, _ = checkpoints.restore_params(wanted.params, self.step)
     self.fingerprint = _fingerprint(run, checkpoints.directory, self.step)

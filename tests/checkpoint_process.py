@@ -16,10 +16,10 @@ import time
 import jax
 import numpy as np
 
-from hypergrid_jax import checkpoint
-from hypergrid_jax.checkpoint import Checkpointer
-from hypergrid_jax.checkpoint_files import CheckpointFiles
-from hypergrid_jax.checkpoint_reader import CheckpointReader
+from hypergrid_jax.checkpoints import writer
+from hypergrid_jax.checkpoints.layout import CheckpointFiles
+from hypergrid_jax.checkpoints.reader import CheckpointReader
+from hypergrid_jax.checkpoints.writer import Checkpointer
 from hypergrid_jax.parallel import agreement, partitioning
 from tests import checkpoints
 
@@ -93,14 +93,14 @@ def fill_disk(process):
   """The next write of this process finds the disk full."""
   if process != jax.process_index():
     return
-  errors_of = checkpoint._errors_of
+  errors_of = writer._errors_of
 
   def full(writes):
-    checkpoint._errors_of = errors_of
+    writer._errors_of = errors_of
     errors_of(writes)
     return [OSError(errno.ENOSPC, 'No space left on device')]
 
-  checkpoint._errors_of = full
+  writer._errors_of = full
 
 
 def break_writing(process):

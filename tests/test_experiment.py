@@ -13,14 +13,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hypergrid_jax import (
-  checkpoint_files,
-  checkpoint_reader,
-  cli,
-  configuration,
-  experiment,
-  run_setup,
-)
+from hypergrid_jax import cli, configuration, experiment, run_setup
+from hypergrid_jax.checkpoints import layout
+from hypergrid_jax.checkpoints import reader as reader_lib
 from hypergrid_jax.errors import UserError
 
 BINDINGS = (
@@ -73,7 +68,7 @@ def train(directory, token_dir, *more, fresh=False):
 
 def leaves(directory, step):
   """All arrays of a checkpoint, as bytes."""
-  reader = checkpoint_reader.CheckpointReader(directory)
+  reader = reader_lib.CheckpointReader(directory)
   meta = reader.meta(step)
   assert meta is not None
   run = configuration.parse([str(directory / 'config.gin')])
@@ -212,7 +207,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
 ):
   free = iter([1 << 40, 1000])  # enough for step 4, not for step 6
   monkeypatch.setattr(
-    checkpoint_files.shutil,
+    layout.shutil,
     'disk_usage',
     lambda _: types.SimpleNamespace(free=next(free)),
   )

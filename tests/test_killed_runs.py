@@ -20,8 +20,9 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import manifest, trees
-from hypergrid_jax.checkpoint_reader import CheckpointReader
+from hypergrid_jax import trees
+from hypergrid_jax.checkpoints import manifest
+from hypergrid_jax.checkpoints.reader import CheckpointReader
 from tests.test_experiment import bindings_of
 
 ASKED = os.environ.get('HYPERGRID_KILLS')

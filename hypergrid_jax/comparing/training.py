@@ -17,7 +17,7 @@ from hypergrid_jax import (
   summary,
 )
 from hypergrid_jax import results as results_lib
-from hypergrid_jax.checkpoint_reader import CheckpointReader
+from hypergrid_jax.checkpoints.reader import CheckpointReader
 from hypergrid_jax.comparing.plan import PlannedRun
 
 

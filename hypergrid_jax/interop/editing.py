@@ -14,15 +14,9 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from hypergrid_jax import (
-  checkpoint_reader,
-  checkpoint_stream,
-  corpus,
-  errors,
-  files,
-  run_setup,
-  trees,
-)
+from hypergrid_jax import corpus, errors, files, run_setup, trees
+from hypergrid_jax.checkpoints import reader as reader_lib
+from hypergrid_jax.checkpoints import streaming
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import importing, run_files, trained
 from hypergrid_jax.model import Model
@@ -80,7 +74,7 @@ def edit(
   new_model = run_files.model_of(new_run, directory=str(model_dir))
   old_ids = corpus.task_ids(run.data.mixture)
   new_ids = corpus.task_ids(mixture)
-  reader = checkpoint_reader.CheckpointReader(model_dir)
+  reader = reader_lib.CheckpointReader(model_dir)
   params = averaged(reader, model, change)
   params = moved(
     params,
@@ -88,7 +82,7 @@ def edit(
     sources(old_ids, new_ids, like=change.like),
     seed=run.train.seed,
   )
-  leaves = {p: checkpoint_stream.of_array(v) for p, v in params.items()}
+  leaves = {p: streaming.of_array(v) for p, v in params.items()}
   with files.new_directory(target) as directory:
     run_files.write(new_run, directory, config_text(new_run), console=console)
     importing.write(directory, leaves, {}, console=console)
@@ -148,7 +142,7 @@ def sources(
 
 
 def averaged(
-  reader: checkpoint_reader.CheckpointReader, model: Model, change: Edit
+  reader: reader_lib.CheckpointReader, model: Model, change: Edit
 ) -> dict[str, np.ndarray]:
   """The mean of the parameters of several checkpoints, or those of one.
 
@@ -160,7 +154,7 @@ def averaged(
   steps = [
     number
     for step in change.average or (change.step,)
-    for number in checkpoint_reader.named_steps(reader, step)
+    for number in reader_lib.named_steps(reader, step)
   ]
   total = trained.read_params(reader, model, steps[0])
   if len(steps) == 1:

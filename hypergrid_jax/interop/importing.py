@@ -10,9 +10,10 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from hypergrid_jax import checkpoint_stream, files, run_setup, trees
 from hypergrid_jax import console as console_lib
-from hypergrid_jax.checkpoint_stream import Deferred
+from hypergrid_jax import files, run_setup, trees
+from hypergrid_jax.checkpoints import streaming
+from hypergrid_jax.checkpoints.streaming import Deferred
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import locations, names, opening, run_files
 from hypergrid_jax.interop.sources import Source
@@ -198,7 +199,7 @@ def drawn(model: Model, seed: int) -> dict[str, Deferred]:
 
   values = jax.jit(added)(jax.random.key(seed))
   return {
-    path: checkpoint_stream.of_array(value)
+    path: streaming.of_array(value)
     for path, value in trees.flatten(values).items()
   }
 
@@ -219,7 +220,7 @@ def write(
       done += leaf.nbytes
       bar.update(done // 10**6)
 
-    checkpoint_stream.write_params(directory, leaves, meta, written=written)
+    streaming.write_params(directory, leaves, meta, written=written)
 
 
 def gin_text(config: T5Config, place: str) -> str:

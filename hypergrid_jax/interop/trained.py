@@ -8,14 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from hypergrid_jax import (
-  checkpoint_reader,
-  errors,
-  inference,
-  run_directory,
-  run_setup,
-  trees,
-)
+from hypergrid_jax import errors, inference, run_directory, run_setup, trees
+from hypergrid_jax.checkpoints import reader as reader_lib
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import run_files
 from hypergrid_jax.model import Model
@@ -78,8 +72,8 @@ def load(
   Raises:
     UserError: there is no such checkpoint, or it is damaged.
   """
-  reader = checkpoint_reader.CheckpointReader(model_dir)
-  (number,) = checkpoint_reader.named_steps(reader, step)
+  reader = reader_lib.CheckpointReader(model_dir)
+  (number,) = reader_lib.named_steps(reader, step)
   meta = reader.meta(number) or {}
   method = vocabulary = None
   task_ids: Mapping[str, int] = {}
@@ -111,7 +105,7 @@ def load(
 
 
 def read_params(
-  reader: checkpoint_reader.CheckpointReader, model: Model, step: int
+  reader: reader_lib.CheckpointReader, model: Model, step: int
 ) -> dict[str, np.ndarray]:
   """The parameters of a checkpoint, by path.
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from hypergrid_jax import manifest
+from hypergrid_jax.checkpoints import manifest
 from tests.comparing import scored
 
 ROOT = pathlib.Path(__file__).parents[2]

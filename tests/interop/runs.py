@@ -5,13 +5,8 @@ import pathlib
 
 import numpy as np
 
-from hypergrid_jax import (
-  checkpoint_stream,
-  configuration,
-  corpus,
-  run_directory,
-  trees,
-)
+from hypergrid_jax import configuration, corpus, run_directory, trees
+from hypergrid_jax.checkpoints import streaming
 from hypergrid_jax.model import Model, extension
 from hypergrid_jax.tasks import vocabularies
 
@@ -71,9 +66,9 @@ def write(directory, method=None, *, gin=(), steps=(7,), **sizes):
   )
   for step in steps:
     params = noisy(model, seed=step)
-    checkpoint_stream.write_params(
+    streaming.write_params(
       directory,
-      {p: checkpoint_stream.of_array(v) for p, v in params.items()},
+      {p: streaming.of_array(v) for p, v in params.items()},
       {},
       step=step,
     )

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from hypergrid_jax.checkpoint_reader import CheckpointReader
+from hypergrid_jax.checkpoints.reader import CheckpointReader
 from tests import commands
 
 pytestmark = pytest.mark.slow

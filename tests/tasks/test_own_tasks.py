@@ -9,12 +9,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from hypergrid_jax import (
-  checkpoint_reader,
-  configuration,
-  experiment,
-  run_setup,
-)
+from hypergrid_jax import configuration, experiment, run_setup
+from hypergrid_jax.checkpoints import reader as reader_lib
 from hypergrid_jax.errors import UserError
 from tests.tasks.own_files import TOML, write_module, write_reviews
 
@@ -98,7 +94,7 @@ def test_own_tasks_are_in_the_averages_and_choose_the_best(finished):
   assert experiment.mean_score(result) == pytest.approx(mean)
   written = json.loads((folder / 'run' / 'eval' / '3.json').read_text())
   assert written['groups_per_average']['all'] == 3
-  reader = checkpoint_reader.CheckpointReader(folder / 'run')
+  reader = reader_lib.CheckpointReader(folder / 'run')
   assert reader.best() == 3
 
 

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import checkpoint_reader, checkpoint_stream
+from hypergrid_jax.checkpoints import reader as reader_lib
+from hypergrid_jax.checkpoints import streaming
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.training.state import TrainState
 from tests import checkpoints
@@ -27,10 +28,10 @@ def write(directory, **more):
       order.append(path)
       return value
 
-    return checkpoint_stream.Deferred(value.shape, value.dtype, load)
+    return streaming.Deferred(value.shape, value.dtype, load)
 
   leaves = {path: deferred(path, value) for path, value in values().items()}
-  checkpoint_stream.write_params(directory, leaves, {'seen': 3}, **more)
+  streaming.write_params(directory, leaves, {'seen': 3}, **more)
   return order
 
 
@@ -53,7 +54,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
   )
   assert order == ['a/large', 'b', 'a/small']
   assert sizes == [280, 64, 12]
-  reader = checkpoint_reader.CheckpointReader(tmp_path)
+  reader = reader_lib.CheckpointReader(tmp_path)
   assert reader.steps() == [4]
   assert reader.saved_params() == set(SHAPES)
   params, meta = reader.restore_params(abstract())
@@ -69,14 +70,14 @@ def test_damage_is_found(tmp_path):
   checkpoints.flip_a_bit(
     checkpoints.largest_file(tmp_path / 'checkpoints' / '0')
   )
-  reader = checkpoint_reader.CheckpointReader(tmp_path)
+  reader = reader_lib.CheckpointReader(tmp_path)
   with pytest.raises(UserError, match='damaged'):
     reader.restore_params(abstract(), 0)
 
 
 def test_training_cannot_go_on_from_parameters_alone(tmp_path):
   write(tmp_path)
-  reader = checkpoint_reader.CheckpointReader(tmp_path)
+  reader = reader_lib.CheckpointReader(tmp_path)
   state = TrainState(jax.ShapeDtypeStruct((), 'int32'), abstract(), {})
   with pytest.raises(UserError, match='holds parameters alone.*initial_check'):
     reader.restore(state)

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from hypergrid_jax import checkpoint_files, manifest, trees
+from hypergrid_jax import trees
+from hypergrid_jax.checkpoints import layout, manifest
 
 _PARAMS = 'params'
 
@@ -100,7 +101,7 @@ def write_params(
   )
   handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
   tree = {_PARAMS: trees.unflatten(leaves)}
-  files = checkpoint_files.CheckpointFiles(directory.absolute() / 'checkpoints')
+  files = layout.CheckpointFiles(directory.absolute() / 'checkpoints')
   files.check_space(step, sum(leaf.nbytes for leaf in leaves.values()))
   path = files.path(step)
   item = epath.Path(path / _PARAMS)

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import manifest
-from hypergrid_jax.checkpoint import Checkpointer
-from hypergrid_jax.checkpoint_reader import CheckpointReader, named_steps
+from hypergrid_jax.checkpoints import manifest
+from hypergrid_jax.checkpoints.reader import CheckpointReader, named_steps
+from hypergrid_jax.checkpoints.writer import Checkpointer
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config

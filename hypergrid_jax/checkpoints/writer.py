@@ -21,8 +21,9 @@ from typing import Any
 from etils import epath
 import orbax.checkpoint as ocp
 
-from hypergrid_jax import checkpoint_files, manifest, trees
-from hypergrid_jax.checkpoint_reader import AVERAGE, CheckpointReader, to_items
+from hypergrid_jax import trees
+from hypergrid_jax.checkpoints import layout, manifest
+from hypergrid_jax.checkpoints.reader import AVERAGE, CheckpointReader, to_items
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.parallel import agreement, processes
 
@@ -238,7 +239,7 @@ class Checkpointer(CheckpointReader):
       if not _is_disk_full(error):
         raise
       path = self._files.path(step)
-      raise checkpoint_files.no_room(path, 'the disk is full') from error
+      raise layout.no_room(path, 'the disk is full') from error
 
   @contextlib.contextmanager
   def _cleaning_up(self, writes: Sequence[Any] = ()) -> Iterator[None]:

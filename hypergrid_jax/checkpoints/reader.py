@@ -10,8 +10,9 @@ from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
-from hypergrid_jax import manifest, trees
-from hypergrid_jax.checkpoint_files import CheckpointFiles
+from hypergrid_jax import trees
+from hypergrid_jax.checkpoints import manifest
+from hypergrid_jax.checkpoints.layout import CheckpointFiles
 from hypergrid_jax.errors import UserError, closest
 from hypergrid_jax.parallel import agreement, processes
 

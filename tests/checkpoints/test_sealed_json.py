@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from hypergrid_jax import sealed_json
+from hypergrid_jax.checkpoints import sealed_json
 
 CONTENT = {'b': [1, 2.5, None], 'a': {'ä': 'text'}}
 

@@ -3,7 +3,7 @@
 import os
 
 from hypergrid_jax import trees
-from hypergrid_jax.checkpoint_reader import CheckpointReader
+from hypergrid_jax.checkpoints.reader import CheckpointReader
 from hypergrid_jax.model import Model
 from hypergrid_jax.types import Params
 

@@ -15,7 +15,7 @@ import pathlib
 import shutil
 from typing import Any
 
-from hypergrid_jax import manifest, sealed_json
+from hypergrid_jax.checkpoints import manifest, sealed_json
 from hypergrid_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax import checkpoint_files, manifest
-from hypergrid_jax.checkpoint import Checkpointer
-from hypergrid_jax.checkpoint_reader import CheckpointReader
+from hypergrid_jax.checkpoints import layout, manifest
+from hypergrid_jax.checkpoints.reader import CheckpointReader
+from hypergrid_jax.checkpoints.writer import Checkpointer
 from hypergrid_jax.errors import UserError
 from tests.checkpoints import (
   abstract_of,
@@ -88,7 +88,7 @@ def test_deleting_begins_with_the_manifest(checkpointer, monkeypatch):
     whole.append(manifest.is_finished(path))
     delete(path)
 
-  monkeypatch.setattr(checkpoint_files.shutil, 'rmtree', rmtree)
+  monkeypatch.setattr(layout.shutil, 'rmtree', rmtree)
   save(checkpointer, 1, 2, 3)
   assert whole == [False]
 
@@ -142,7 +142,7 @@ def test_a_first_save_that_never_finished_is_no_checkpoint(
 
 def free_space(monkeypatch, size):
   monkeypatch.setattr(
-    checkpoint_files.shutil,
+    layout.shutil,
     'disk_usage',
     lambda _: types.SimpleNamespace(free=size),
   )

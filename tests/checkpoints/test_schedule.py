@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from hypergrid_jax.checkpoint_times import CheckpointTimes
+from hypergrid_jax.checkpoints.schedule import CheckpointTimes
 
 
 class Clock:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from hypergrid_jax.checkpoint import Checkpointer
+from hypergrid_jax.checkpoints.writer import Checkpointer
 from tests.checkpoints import (
   abstract_of,
   assert_same_bits,

@@ -10,7 +10,7 @@ import pathlib
 from typing import Any
 import zlib
 
-from hypergrid_jax import sealed_json
+from hypergrid_jax.checkpoints import sealed_json
 
 NAME = 'manifest.json'
 _CHUNK = 1 << 24

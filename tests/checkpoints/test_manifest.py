@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from hypergrid_jax import manifest
+from hypergrid_jax.checkpoints import manifest
 
 BODY = {'leaves': {'w': ['float32', [2, 3]]}, 'numbers': {1: (0.1, 2)}}
 

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax import checkpoint, trees, warm_start
+from hypergrid_jax import trees
+from hypergrid_jax.checkpoints import warm_start, writer
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model
@@ -36,7 +37,7 @@ def save(directory, model, seed):
   )
   params = model.init(jax.random.key(seed))
   step = jax.numpy.zeros((), jax.numpy.int32)
-  saved = checkpoint.Checkpointer(directory)
+  saved = writer.Checkpointer(directory)
   saved.save(7, state.TrainState(step, params, tx.init(params)), {})
   saved.close()
   return params

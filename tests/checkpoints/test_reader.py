@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hypergrid_jax import manifest
-from hypergrid_jax.checkpoint import Checkpointer
-from hypergrid_jax.checkpoint_reader import CheckpointReader, named_steps
+from hypergrid_jax.checkpoints import manifest
+from hypergrid_jax.checkpoints.reader import CheckpointReader, named_steps
+from hypergrid_jax.checkpoints.writer import Checkpointer
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.parallel import partitioning
 from tests.checkpoints import (
