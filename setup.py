@@ -69,6 +69,7 @@ setuptools.setup(
     'hypergrid_jax.checkpoints',
     'hypergrid_jax.comparing',
     'hypergrid_jax.data',
+    'hypergrid_jax.evaluation',
     'hypergrid_jax.gin',
     'hypergrid_jax.interop',
     'hypergrid_jax.methods',

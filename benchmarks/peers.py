@@ -33,11 +33,13 @@ import models
 import numpy as np
 from others import torch_worker
 
-from hypergrid_jax import configuration, evaluate, predict
+from hypergrid_jax import configuration
 from hypergrid_jax import corpus as corpus_lib
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.data import sampling, tokens
 from hypergrid_jax.data.config import DataConfig
+from hypergrid_jax.evaluation import evaluate
+from hypergrid_jax.evaluation import predictor as predictor_lib
 from hypergrid_jax.tasks import vocabularies
 
 PEER = 'transformers'
@@ -253,7 +255,7 @@ def generation(options, corpus, workers) -> dict[str, Any]:
     )
   for name, config in ours(options):
     model = models.build(config, options.num_tasks)
-    predictor = predict.Predictor(
+    predictor = predictor_lib.Predictor(
       model,
       models.endless_parameters(model),
       corpus.vocabulary,

@@ -40,7 +40,7 @@ PARTS: dict[str, dict[str, str]] = {
     'LinearWarmup': 'hypergrid_jax.training.optimizers:LinearWarmup',
   },
   'train': {'train': 'hypergrid_jax.training.loop:TrainConfig'},
-  'evaluate': {'evaluate': 'hypergrid_jax.evaluate:EvaluateConfig'},
+  'evaluate': {'evaluate': 'hypergrid_jax.evaluation.evaluate:EvaluateConfig'},
   'mesh': {'mesh': 'hypergrid_jax.parallel.partitioning:MeshConfig'},
 }
 OPTIONAL_PARTS = ('method', 'sampler')

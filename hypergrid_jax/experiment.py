@@ -13,20 +13,18 @@ import jax
 from rich.console import Console
 
 from hypergrid_jax import console as console_lib
-from hypergrid_jax import evaluate as evaluate_lib
+from hypergrid_jax import recorder as recorder_lib
 from hypergrid_jax import (
-  metrics,
   run_batches,
   run_directory,
   run_setup,
   step_program,
   summary,
-  tables,
 )
-from hypergrid_jax import recorder as recorder_lib
-from hypergrid_jax import results as results_lib
 from hypergrid_jax.checkpoints import reader, schedule, warm_start, writer
 from hypergrid_jax.data import prefetching
+from hypergrid_jax.evaluation import evaluate as evaluate_lib
+from hypergrid_jax.evaluation import metrics, results, tables
 from hypergrid_jax.meter import Meter
 from hypergrid_jax.parallel import agreement, preemption, processes
 from hypergrid_jax.run_setup import Run, Setup
@@ -46,7 +44,7 @@ def train(
   fresh: bool = False,
   brief: bool = False,
   console: Console,
-) -> results_lib.Results | None:
+) -> results.Results | None:
   """Trains a run from where its directory stands, and evaluates it.
 
   Args:
@@ -135,7 +133,7 @@ def evaluate(
   tasks: tuple[str, ...] | None = None,
   limit: int | None = None,
   console: Console,
-) -> list[results_lib.Results]:
+) -> list[results.Results]:
   """Evaluates checkpoints of a run.
 
   Args:
@@ -201,7 +199,7 @@ def _start_state(setup, checkpoints, console):
 
 def _train_and_evaluate(
   setup, loader, traced, data_use, checkpoints, state, console, preempted
-) -> results_lib.Results:
+) -> results.Results:
   """Compiles the step, runs the loop, and returns the last evaluation."""
   config, start = setup.run.train, int(state.step)
   with preempted.unattended('compiling'):
@@ -266,7 +264,7 @@ class _Hooks:
   def __init__(
     self, setup, data_use, checkpoints, recorder, meter, bar, preempted, console
   ):
-    self.last: results_lib.Results | None = None
+    self.last: results.Results | None = None
     self._setup = setup
     self._data_use = data_use
     self._checkpoints = checkpoints
@@ -317,7 +315,7 @@ def _recorder(directory, start):
   return recorder_lib.Silent()
 
 
-def _keep_best(checkpoints, result: results_lib.Results, *, per_task: bool):
+def _keep_best(checkpoints, result: results.Results, *, per_task: bool):
   average = mean_score(result)
   if average is not None:
     checkpoints.mark_best(result.step, average)
@@ -329,12 +327,12 @@ def _keep_best(checkpoints, result: results_lib.Results, *, per_task: bool):
       checkpoints.mark_best(result.step, mean, name=task)
 
 
-def _table(setup: Setup, result: results_lib.Results):
+def _table(setup: Setup, result: results.Results):
   title = f'{setup.directory}, step {result.step}'
   return tables.screen({'score': result}, title=title)
 
 
-def _evaluate_params(setup, step, params, console) -> results_lib.Results:
+def _evaluate_params(setup, step, params, console) -> results.Results:
   run, corpus = setup.run, setup.corpus
   with tensorflow_guard.loading_tensorflow():  # nothing before this needs it
     from hypergrid_jax.tasks.seqio import registry
@@ -359,7 +357,7 @@ def _evaluate_params(setup, step, params, console) -> results_lib.Results:
     )
 
 
-def mean_score(result: results_lib.Results) -> float | None:
+def mean_score(result: results.Results) -> float | None:
   """The number that 'best' compares: the mean over all tasks' group scores."""
   groups = metrics.group_scores(result.scores)
   return sum(groups.values()) / len(groups) if groups else None

@@ -19,8 +19,8 @@ import numpy as np
 from hypergrid_jax import errors, prediction_rows, run_directory, run_setup
 from hypergrid_jax.checkpoints import manifest, reader
 from hypergrid_jax.data import tokens
+from hypergrid_jax.evaluation.predictor import Predictor
 from hypergrid_jax.parallel import partitioning
-from hypergrid_jax.predict import Predictor
 from hypergrid_jax.prediction_rows import Row
 from hypergrid_jax.tasks import task_files, tensorflow_guard, vocabularies
 from hypergrid_jax.tasks.task_definition import TaskDefinition

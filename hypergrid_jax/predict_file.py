@@ -19,7 +19,8 @@ from typing import Any
 from rich.console import Console
 
 from hypergrid_jax import console as console_lib
-from hypergrid_jax import errors, files, inference, prediction_rows, predictions
+from hypergrid_jax import errors, files, inference, prediction_rows
+from hypergrid_jax.evaluation import prediction_files
 from hypergrid_jax.parallel import agreement, processes
 from hypergrid_jax.run_setup import Run
 
@@ -163,7 +164,7 @@ def _begin(
 
 
 def _write_origin(output: pathlib.Path, origin: Mapping[str, Any]):
-  text = predictions.to_json(dict(origin), indent=2)
+  text = prediction_files.to_json(dict(origin), indent=2)
   files.write_text(_origin(output), [text, '\n'])
 
 
@@ -252,7 +253,7 @@ def _answers(
 
 def _append(path: pathlib.Path, rows: list[dict[str, Any]]):
   with path.open('a', encoding='utf-8', newline='\n') as file:
-    file.writelines(predictions.to_json(row) + '\n' for row in rows)
+    file.writelines(prediction_files.to_json(row) + '\n' for row in rows)
     file.flush()
     os.fsync(file.fileno())
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from hypergrid_jax import files, predictions
+from hypergrid_jax import files
+from hypergrid_jax.evaluation import prediction_files
 
 
 class Recorder:
@@ -34,7 +35,7 @@ class Recorder:
 
   def log(self, step: int, values: dict[str, Any]) -> None:
     """Writes one line; nested values such as loss/<task> stay flat keys."""
-    line = predictions.to_json({'step': step, **values})
+    line = prediction_files.to_json({'step': step, **values})
     self._file.write(line + '\n')
     self._file.flush()
     self.scalars(step, values)

@@ -17,7 +17,8 @@ import socket
 import time
 from typing import Any
 
-from hypergrid_jax import errors, files, predictions, trees
+from hypergrid_jax import errors, files, trees
+from hypergrid_jax.evaluation import prediction_files
 
 PACKAGES = (
   'hypergrid_jax',
@@ -131,7 +132,7 @@ def write(
   """
   directory = pathlib.Path(directory)
   files.write_text(directory / 'config.gin', [config])
-  text = predictions.to_json(facts, indent=2)
+  text = prediction_files.to_json(facts, indent=2)
   files.write_text(directory / 'run.json', [text, '\n'])
   return digest(directory)
 
@@ -200,7 +201,7 @@ def _holds_run(directory: pathlib.Path) -> bool:
 def _check_same(directory: pathlib.Path, identity: Mapping[str, Any]) -> None:
   there = trees.flatten(read_facts(directory)['identity'])
   # Through JSON, so that a tuple equals the list that it was read back as.
-  here = trees.flatten(json.loads(predictions.to_json(dict(identity))))
+  here = trees.flatten(json.loads(prediction_files.to_json(dict(identity))))
   differences = [
     f'  {name}: {there.get(name, "absent")!r} there,'
     f' {here.get(name, "absent")!r} here'

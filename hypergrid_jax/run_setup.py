@@ -17,8 +17,9 @@ from rich.console import Console
 
 from hypergrid_jax import console as console_lib
 from hypergrid_jax import corpus as corpus_lib
-from hypergrid_jax import errors, metrics, run_directory
-from hypergrid_jax import evaluate as evaluate_lib
+from hypergrid_jax import errors, run_directory
+from hypergrid_jax.evaluation import evaluate as evaluate_lib
+from hypergrid_jax.evaluation import metrics
 from hypergrid_jax.model import Model, extension
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning, processes

@@ -15,8 +15,9 @@ import pytest
 from rich.console import Console
 
 import hypergrid_jax
-from hypergrid_jax import cli, configuration, experiment, inference, predict
+from hypergrid_jax import cli, configuration, experiment, inference
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.evaluation import predictor
 from hypergrid_jax.tasks import definitions
 from hypergrid_jax.tasks.rows import sources
 from tests.tasks import own_files, tiny_rows
@@ -172,7 +173,7 @@ def test_likeliest_labels_where_the_run_is_evaluated_so(run_dir, monkeypatch):
     asked.append((labels, task_id.tolist(), count))
     return [f'{labels} {index}' for index in range(count)]
 
-  monkeypatch.setattr(predict.Predictor, 'texts', texts)
+  monkeypatch.setattr(predictor.Predictor, 'texts', texts)
   tasks = ('reviews', 'glue_mrpc', 'super_glue_wsc', 'glue_mrpc')
   answers = model.predict([{'task': t, 'inputs': 'a'} for t in tasks])
   mrpc = ('not_equivalent', 'equivalent')

@@ -6,8 +6,9 @@ import itertools
 import os
 import pathlib
 
-from hypergrid_jax import errors, tables
+from hypergrid_jax import errors
 from hypergrid_jax.comparing import report
+from hypergrid_jax.evaluation import tables
 
 
 def check() -> None:

@@ -11,9 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hypergrid_jax import files, predictions, tables
+from hypergrid_jax import files
 from hypergrid_jax.comparing.scores import Line, Statistic
 from hypergrid_jax.comparing.step_times import StepTime
+from hypergrid_jax.evaluation import prediction_files, tables
 
 _MISSING = '–'
 _LABEL_WIDTH, _COLUMN_WIDTH = 52, 17  # of a table on the screen
@@ -253,7 +254,7 @@ def write(comparison: Comparison, directory: pathlib.Path) -> None:
   Raises:
     UserError: a file cannot be written.
   """
-  text = predictions.to_json(comparison.to_json(), indent=2)
+  text = prediction_files.to_json(comparison.to_json(), indent=2)
   files.write_text(directory / 'compare.json', [text, '\n'])
   files.write_text(directory / 'compare.csv', [as_csv(comparison)])
   files.write_text(directory / 'compare.md', [markdown(comparison)])

@@ -5,8 +5,8 @@ import dataclasses
 import statistics
 from typing import Any, NamedTuple
 
-from hypergrid_jax import metrics, tables
-from hypergrid_jax.results import Results
+from hypergrid_jax.evaluation import metrics, tables
+from hypergrid_jax.evaluation.results import Results
 
 
 class Line(NamedTuple):

@@ -22,7 +22,6 @@ from rich.console import Console
 from hypergrid_jax import console as console_lib
 from hypergrid_jax import (
   files,
-  predictions,
   run_batches,
   run_directory,
   run_setup,
@@ -30,6 +29,7 @@ from hypergrid_jax import (
   types,
 )
 from hypergrid_jax.comparing import training
+from hypergrid_jax.evaluation import prediction_files
 from hypergrid_jax.model import Model, extension
 from hypergrid_jax.training import state as state_lib
 
@@ -225,7 +225,7 @@ def circumstances(
     'versions': {name: versions[name] for name in _VERSIONS},
     'pairs': pairs,
     'runs': hashlib.sha256(
-      predictions.to_json([_program(plain), _program(method)]).encode()
+      prediction_files.to_json([_program(plain), _program(method)]).encode()
     ).hexdigest(),
   }
 
@@ -262,7 +262,7 @@ class Store:
       'circumstances': where,
       'measured': dataclasses.asdict(measured),
     }
-    text = predictions.to_json(self._found, indent=2)
+    text = prediction_files.to_json(self._found, indent=2)
     files.write_text(self._path, [text, '\n'])
 
 

@@ -16,9 +16,9 @@ from hypergrid_jax import (
   run_setup,
   summary,
 )
-from hypergrid_jax import results as results_lib
 from hypergrid_jax.checkpoints.reader import CheckpointReader
 from hypergrid_jax.comparing.plan import PlannedRun
+from hypergrid_jax.evaluation import results as results_lib
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from hypergrid_jax import corpus as corpus_lib
-from hypergrid_jax import predict, run_batches, run_setup, step_program
+from hypergrid_jax import run_batches, run_setup, step_program
 from hypergrid_jax.data import assembly
+from hypergrid_jax.evaluation import predictor
 from hypergrid_jax.model import Model, decoding
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling.topologies import Topology
@@ -144,7 +145,7 @@ def compile_decoding(parts: Parts) -> jax.stages.Compiled:
   """
   config, data = parts.run.evaluate, parts.run.data
   length = config.max_decode_length or data.targets_length
-  decode = predict.compiled(
+  decode = predictor.compiled(
     decoding.greedy_decode,
     parts.model,
     parts.rows,

@@ -9,14 +9,8 @@ import zlib
 
 import jax
 
-from hypergrid_jax import (
-  cli,
-  experiment,
-  results,
-  run_directory,
-  run_setup,
-  summary,
-)
+from hypergrid_jax import cli, experiment, run_directory, run_setup, summary
+from hypergrid_jax.evaluation import results
 
 TASKS = ('glue_cola', 'glue_rte')
 GIN_FILE = '--gin_file=gin/runs/quickstart.gin'

@@ -8,8 +8,9 @@ import types
 import jax
 import pytest
 
-from hypergrid_jax import cli, experiment, results, step_program
+from hypergrid_jax import cli, experiment, step_program
 from hypergrid_jax.comparing import command, plot, step_times
+from hypergrid_jax.evaluation import results
 from hypergrid_jax.parallel import host_rows
 from hypergrid_jax.training import loop
 from tests.comparing import scored

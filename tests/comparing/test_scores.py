@@ -2,9 +2,9 @@
 
 import pytest
 
-from hypergrid_jax import results
 from hypergrid_jax.comparing import scores
 from hypergrid_jax.comparing.scores import Line, Statistic
+from hypergrid_jax.evaluation import results
 
 
 def evaluation(tasks, step=9):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from t5.evaluation import metrics as t5_metrics
 
-from hypergrid_jax import metrics
+from hypergrid_jax.evaluation import metrics
 from hypergrid_jax.tasks import task_files
 from hypergrid_jax.tasks.toml import targets, tasks
 from tests.tasks.own_files import TOML, write_reviews

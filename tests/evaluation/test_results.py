@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from hypergrid_jax import results
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.evaluation import results
 
 
 def make(**tasks):

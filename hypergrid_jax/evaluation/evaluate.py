@@ -8,11 +8,12 @@ from typing import Any, Literal, Protocol
 
 import jax
 
-from hypergrid_jax import metrics, predictions, types
+from hypergrid_jax import types
 from hypergrid_jax.errors import UserError, closest
+from hypergrid_jax.evaluation import metrics, prediction_files
+from hypergrid_jax.evaluation.predictor import Predictor, Store, TextVocabulary
+from hypergrid_jax.evaluation.results import Results, TaskResult
 from hypergrid_jax.model import Model
-from hypergrid_jax.predict import Predictor, Store, TextVocabulary
-from hypergrid_jax.results import Results, TaskResult
 
 # Room for predictions longer than any target, so that a model which says too
 # much is seen to do so.
@@ -275,7 +276,7 @@ def _judge(
   )
   rows = [
     {
-      'id': predictions.example_id(example, i),
+      'id': prediction_files.example_id(example, i),
       'inputs': metrics.text(example['inputs_pretokenized']),
       'target': metrics.target_text(example) if labelled else None,
       'prediction': texts[i],
@@ -289,4 +290,4 @@ def _judge(
 def _write_predictions(directory, step: int, task: str, rows):
   if jax.process_index() == 0:
     folder = pathlib.Path(directory, 'predictions', str(step))
-    predictions.write_predictions(folder / f'{task}.jsonl', rows)
+    prediction_files.write_predictions(folder / f'{task}.jsonl', rows)

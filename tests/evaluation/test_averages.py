@@ -1,6 +1,6 @@
 import pytest
 
-from hypergrid_jax import metrics
+from hypergrid_jax.evaluation import metrics
 from hypergrid_jax.tasks import definitions
 
 # HyperFormer++ base, test columns: CoLA, SST-2, MRPC accuracy and F1, QQP the

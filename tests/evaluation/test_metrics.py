@@ -7,8 +7,8 @@ from t5.data import glue_utils, postprocessors
 from t5.evaluation import metrics as t5_metrics
 import tensorflow as tf
 
-from hypergrid_jax import metrics
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.evaluation import metrics
 from hypergrid_jax.tasks import definitions
 from hypergrid_jax.tasks.seqio import registry
 

@@ -10,8 +10,13 @@ import pytest
 from t5.data import glue_utils, postprocessors
 from t5.evaluation import metrics as t5_metrics
 
-from hypergrid_jax import evaluate, metrics, predictions, results
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.evaluation import (
+  evaluate,
+  metrics,
+  prediction_files,
+  results,
+)
 from hypergrid_jax.model import decoding
 from hypergrid_jax.tasks import vocabularies
 
@@ -191,7 +196,7 @@ def test_predictions_are_in_input_order_with_ids_and_verdicts(
 ):
   run(tmp_path, MATCHED, RECORD, step=7)
   folder = tmp_path / 'predictions' / '7'
-  rows = predictions.read_predictions(folder / 'glue_mnli_matched.jsonl')
+  rows = prediction_files.read_predictions(folder / 'glue_mnli_matched.jsonl')
   assert [row['id'] for row in rows] == [30, 31, 32, 33, 34]
   assert rows[1] == {
     'id': 31,
@@ -201,7 +206,7 @@ def test_predictions_are_in_input_order_with_ids_and_verdicts(
     'correct': False,
   }
   assert [row['correct'] for row in rows] == [True, False, False, True, False]
-  rows = predictions.read_predictions(folder / 'super_glue_record.jsonl')
+  rows = prediction_files.read_predictions(folder / 'super_glue_record.jsonl')
   assert [row['id'] for row in rows] == [
     {'passage': passage, 'query': 1} for passage in (8, 8, 9)
   ]
@@ -288,7 +293,7 @@ def test_split_without_labels_is_predicted_and_not_scored(copying, tmp_path):
   result = found.tasks['glue_mnli_matched']
   assert (result.metrics, result.majority) == ({}, None)
   assert result.invalid_rate == 0.5
-  assert predictions.read_predictions(
+  assert prediction_files.read_predictions(
     tmp_path / 'predictions' / '12' / 'glue_mnli_matched.jsonl'
   )[1] == {'id': 0, 'inputs': 'none', 'target': None, 'prediction': 'none'}
 

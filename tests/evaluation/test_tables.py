@@ -3,7 +3,7 @@ import io
 
 from rich.console import Console
 
-from hypergrid_jax import results, tables
+from hypergrid_jax.evaluation import results, tables
 
 ALONE = results.Results(
   step=30,

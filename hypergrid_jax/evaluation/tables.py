@@ -7,8 +7,8 @@ from typing import NamedTuple
 from rich import box
 from rich.table import Table
 
-from hypergrid_jax import metrics
-from hypergrid_jax.results import Results, Row
+from hypergrid_jax.evaluation import metrics
+from hypergrid_jax.evaluation.results import Results, Row
 
 _MISSING = '–'
 

@@ -6,8 +6,9 @@ import os
 import pathlib
 from typing import Any
 
-from hypergrid_jax import files, metrics, predictions
+from hypergrid_jax import files
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.evaluation import metrics, prediction_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Results:
     Raises:
       UserError: the file cannot be written.
     """
-    text = predictions.to_json(self.to_json(), indent=2)
+    text = prediction_files.to_json(self.to_json(), indent=2)
     files.write_text(path, [text, '\n'])
 
 

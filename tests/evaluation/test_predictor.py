@@ -8,9 +8,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
-from hypergrid_jax import predict
 from hypergrid_jax.data import loader
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.evaluation import predictor as predictor_lib
 from hypergrid_jax.model import decoding
 from hypergrid_jax.tasks.vocabularies import ByteVocabulary
 
@@ -65,7 +65,7 @@ def predictor(**changes):
     'length_buckets': (4, 8),
     **changes,
   }
-  return predict.Predictor(Model(), PARAMS, VOCABULARY, **settings)
+  return predictor_lib.Predictor(Model(), PARAMS, VOCABULARY, **settings)
 
 
 class Model:
@@ -174,7 +174,9 @@ def test_each_bucket_is_compiled_once_for_all_tasks(monkeypatch):
 
   monkeypatch.setattr(decoding, 'greedy_decode', traced)
   ours = predictor()
-  again = predict.Predictor(ours.model, PARAMS + 1, VOCABULARY, 3, 40, (4, 8))
+  again = predictor_lib.Predictor(
+    ours.model, PARAMS + 1, VOCABULARY, 3, 40, (4, 8)
+  )
   store = Store(['abc', 'abcdefg', 'a', 'b', 'c', 'd'])
   for each, task_id in ((ours, 1), (ours, 2), (again, 3)):
     found = each.texts(store, count=6, task_id=task_id)

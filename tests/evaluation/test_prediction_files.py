@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from hypergrid_jax import predictions
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.evaluation import prediction_files
 
 ROW = {
   'id': 7,
@@ -46,13 +46,13 @@ def test_what_is_written_is_read_back_in_order(tmp_path_factory, values):
     for identifier, inputs, prediction, verdict in values
   ]
   path = tmp_path_factory.mktemp('rows') / 'a' / 'b.jsonl'
-  predictions.write_predictions(path, rows)
-  assert predictions.read_predictions(path) == rows
+  prediction_files.write_predictions(path, rows)
+  assert prediction_files.read_predictions(path) == rows
 
 
 def test_one_line_per_row_in_readable_utf8(tmp_path):
   path = tmp_path / 'glue_cola.jsonl'
-  predictions.write_predictions(path, [ROW, {**ROW, 'id': 8}])
+  prediction_files.write_predictions(path, [ROW, {**ROW, 'id': 8}])
   raw = path.read_bytes()
   assert raw.count(b'\n') == 2
   assert 'Ünïcode'.encode() in raw
@@ -74,7 +74,7 @@ def test_one_line_per_row_in_readable_utf8(tmp_path):
   ],
 )
 def test_id_is_the_rows_own_index_or_its_position(example, expected):
-  found = predictions.example_id(example, 12)
+  found = prediction_files.example_id(example, 12)
   assert found == expected
   json.dumps(found)
 
@@ -82,37 +82,37 @@ def test_id_is_the_rows_own_index_or_its_position(example, expected):
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_nan_is_never_written_and_the_old_file_stays(tmp_path, value):
   path = tmp_path / 'glue_cola.jsonl'
-  predictions.write_predictions(path, [ROW])
+  prediction_files.write_predictions(path, [ROW])
   before = path.read_bytes()
   with pytest.raises(ValueError, match='JSON compliant'):
-    predictions.write_predictions(path, [ROW, {**ROW, 'score': value}])
+    prediction_files.write_predictions(path, [ROW, {**ROW, 'score': value}])
   assert path.read_bytes() == before
   assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_reader_of_the_old_file_is_not_disturbed(tmp_path):
   path = tmp_path / 'glue_cola.jsonl'
-  predictions.write_predictions(path, [ROW])
+  prediction_files.write_predictions(path, [ROW])
   before = path.read_bytes()
   with path.open('rb') as reader:
-    predictions.write_predictions(path, [ROW, ROW])
+    prediction_files.write_predictions(path, [ROW, ROW])
     assert reader.read() == before
-  assert len(predictions.read_predictions(path)) == 2
+  assert len(prediction_files.read_predictions(path)) == 2
   assert list(tmp_path.iterdir()) == [path]
 
 
 def test_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
   path = tmp_path / 'glue_cola.jsonl'
-  predictions.write_predictions(path, [ROW])
+  prediction_files.write_predictions(path, [ROW])
   before = path.read_bytes()
 
   def full(descriptor):
     del descriptor
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(predictions.os, 'fsync', full)
+  monkeypatch.setattr(prediction_files.os, 'fsync', full)
   with pytest.raises(UserError, match=r'glue_cola\.jsonl: .*No space left'):
-    predictions.write_predictions(path, [ROW, ROW])
+    prediction_files.write_predictions(path, [ROW, ROW])
   assert path.read_bytes() == before
   assert list(tmp_path.iterdir()) == [path]
 
@@ -120,12 +120,14 @@ def test_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
 def test_directory_that_is_a_file_is_the_users_mistake(tmp_path):
   (tmp_path / 'predictions').write_text('')
   with pytest.raises(UserError, match='cannot be written'):
-    predictions.write_predictions(tmp_path / 'predictions' / 'a.jsonl', [ROW])
+    prediction_files.write_predictions(
+      tmp_path / 'predictions' / 'a.jsonl', [ROW]
+    )
 
 
 def test_missing_file_is_the_users_mistake(tmp_path):
   with pytest.raises(UserError, match=r'none\.jsonl: cannot be read'):
-    predictions.read_predictions(tmp_path / 'none.jsonl')
+    prediction_files.read_predictions(tmp_path / 'none.jsonl')
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_wrong_row_is_named_with_its_line(tmp_path, change, message):
   row = {k: v for k, v in {**ROW, **change}.items() if v is not ...}
   path = lines(tmp_path, json.dumps(ROW), json.dumps(ROW), json.dumps(row))
   with pytest.raises(UserError, match=rf'glue_cola\.jsonl:3: {message}'):
-    predictions.read_predictions(path)
+    prediction_files.read_predictions(path)
 
 
 @pytest.mark.parametrize(
@@ -163,27 +165,27 @@ def test_wrong_row_is_named_with_its_line(tmp_path, change, message):
 def test_wrong_line_is_named(tmp_path, text, message):
   path = lines(tmp_path, json.dumps(ROW), text, json.dumps(ROW))
   with pytest.raises(UserError, match=rf'glue_cola\.jsonl:2: .*{message}'):
-    predictions.read_predictions(path)
+    prediction_files.read_predictions(path)
 
 
 def test_bytes_that_are_no_utf8_are_named(tmp_path):
   path = lines(tmp_path, json.dumps(ROW))
   path.write_bytes(path.read_bytes() + b'\xff\n')
   with pytest.raises(UserError, match=r'glue_cola\.jsonl:2: .*utf-8'):
-    predictions.read_predictions(path)
+    prediction_files.read_predictions(path)
 
 
 def test_cut_file_is_refused(tmp_path):
   path = lines(tmp_path, json.dumps(ROW), json.dumps(ROW))
   path.write_bytes(path.read_bytes()[:-1])
   with pytest.raises(UserError, match=r'glue_cola\.jsonl:2: .*was cut'):
-    predictions.read_predictions(path)
+    prediction_files.read_predictions(path)
   path.write_bytes(b'')
-  assert predictions.read_predictions(path) == []
+  assert prediction_files.read_predictions(path) == []
 
 
 def test_row_without_label_has_null_and_no_verdict(tmp_path):
   row = {k: v for k, v in ROW.items() if k != 'correct'} | {'target': None}
   path = tmp_path / 'a.jsonl'
-  predictions.write_predictions(path, [row])
-  assert predictions.read_predictions(path) == [row]
+  prediction_files.write_predictions(path, [row])
+  assert prediction_files.read_predictions(path) == [row]

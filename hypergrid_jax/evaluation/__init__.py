@@ -1,0 +1,1 @@
+"""Decoding, scores, results and the files of predictions."""
