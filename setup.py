@@ -68,6 +68,7 @@ setuptools.setup(
     'hypergrid_jax',
     'hypergrid_jax.checkpoints',
     'hypergrid_jax.comparing',
+    'hypergrid_jax.config',
     'hypergrid_jax.data',
     'hypergrid_jax.evaluation',
     'hypergrid_jax.gin',

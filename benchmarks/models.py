@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hypergrid_jax import configuration, types
+from hypergrid_jax import types
 from hypergrid_jax.comparing import step_times
+from hypergrid_jax.config import run_config
 from hypergrid_jax.model import Model, decoding, extension
 from hypergrid_jax.ops import gated_matmul, relu_dropout
 from hypergrid_jax.training import freezing, loop, optimizers
@@ -53,9 +54,7 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def settings(
-  method: str, options: argparse.Namespace
-) -> configuration.RunConfig:
+def settings(method: str, options: argparse.Namespace) -> run_config.RunConfig:
   """The run of a method's file with the sizes of the command line."""
   files = [ROOT / 'gin' / 'methods' / f'{_file_of(method)}.gin']
   sizes = {'dropout_rate': 0.0, 'dtype': options.dtype}
@@ -77,10 +76,10 @@ def settings(
     if value is not None and method.startswith('hypergrid'):
       bindings.append(f'HyperGrid.{name}={value}')
   fixed = ['train.num_steps=1', 'data.mixture=glue', 'data.vocabulary=sample']
-  return configuration.parse(list(map(str, files)), [*fixed, *bindings])
+  return run_config.parse(list(map(str, files)), [*fixed, *bindings])
 
 
-def build(config: configuration.RunConfig, num_tasks: int) -> Model:
+def build(config: run_config.RunConfig, num_tasks: int) -> Model:
   """The model of a run."""
   points = extension.of_methods(config.method)
   return Model(config.model, points, num_tasks=num_tasks)
@@ -210,7 +209,7 @@ class TrainStep:
 
 def train_step(
   method: str,
-  config: configuration.RunConfig,
+  config: run_config.RunConfig,
   num_tasks: int,
   batches: list[types.Batch],
 ) -> TrainStep:

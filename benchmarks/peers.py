@@ -33,8 +33,8 @@ import models
 import numpy as np
 from others import torch_worker
 
-from hypergrid_jax import configuration
 from hypergrid_jax import corpus as corpus_lib
+from hypergrid_jax.config import run_config
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.data import sampling, tokens
 from hypergrid_jax.data.config import DataConfig
@@ -149,7 +149,7 @@ def rates(turns: dict[str, Turns], times, unit: str) -> dict[str, Any]:
   return found
 
 
-def ours(options) -> list[tuple[str, configuration.RunConfig]]:
+def ours(options) -> list[tuple[str, run_config.RunConfig]]:
   """Title and run of plain T5 and of the methods asked for, in every dtype."""
   return [
     (

@@ -19,7 +19,8 @@ import time
 
 import jax
 
-from hypergrid_jax import configuration, run_directory, run_setup, step_program
+from hypergrid_jax import run_directory, run_setup, step_program
+from hypergrid_jax.config import run_config
 from hypergrid_jax.data import assembly
 from hypergrid_jax.precompiling import programs
 from hypergrid_jax.training import state as state_lib
@@ -59,7 +60,7 @@ def main() -> None:
 
 def _compile_seconds(depth: int) -> float:
   """XLA's time for the train step of a T5 with so many layers a stack."""
-  run = configuration.parse(
+  run = run_config.parse(
     [RUN],
     [
       f'T5Config.num_layers={depth}',

@@ -26,7 +26,7 @@ import jax
 import kept_cells
 import tpu_schedule
 
-from hypergrid_jax import configuration
+from hypergrid_jax.config import run_config
 from hypergrid_jax.ops import tpu_plans
 from hypergrid_jax.precompiling import (
   hlo_costs,
@@ -97,7 +97,7 @@ def configured(generation: str, model: str, method: str):
   method = f'hypergrid_{FAST[generation]}' if method != 'plain' else method
   names = (f'models/t5_1_0_{model}', f'methods/{method}', 'mixtures/glue')
   rows = ROWS[model]
-  return configuration.parse(
+  return run_config.parse(
     [str(ROOT / 'gin' / f'{name}.gin') for name in names],
     [
       *BINDINGS,

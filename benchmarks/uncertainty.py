@@ -25,13 +25,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from hypergrid_jax import (
-  configuration,
-  run_batches,
-  run_directory,
-  run_setup,
-  step_program,
-)
+from hypergrid_jax import run_batches, run_directory, run_setup, step_program
+from hypergrid_jax.config import run_config
 from hypergrid_jax.training import state
 
 GIN = ('gin/runs/quickstart.gin', 'gin/methods/ca_mtl_base.gin')
@@ -41,7 +36,7 @@ WARM_UP = 2  # turns that are not counted
 
 def set_up(token_dir: str, gin_files, bindings) -> run_setup.Setup:
   """Opens the corpus and builds the model."""
-  run = configuration.parse(gin_files, bindings, {'token_dir': token_dir})
+  run = run_config.parse(gin_files, bindings, {'token_dir': token_dir})
   console = Console(stderr=True)
   return run_setup.set_up(run, token_dir, console=console, train=True)
 

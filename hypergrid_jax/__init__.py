@@ -21,8 +21,9 @@ def load(
   Raises:
     UserError: there is no such run or checkpoint.
   """
-  from hypergrid_jax import configuration, inference, run_directory
+  from hypergrid_jax import inference, run_directory
+  from hypergrid_jax.config import run_config
 
   run_directory.read_facts(model_dir)
-  run = configuration.parse([os.path.join(model_dir, 'config.gin')])
+  run = run_config.parse([os.path.join(model_dir, 'config.gin')])
   return inference.LoadedModel(run, model_dir, step=step)

@@ -16,14 +16,14 @@ if typing.TYPE_CHECKING:
 
   from rich.console import Console
 
-  from hypergrid_jax.configuration import RunConfig
+  from hypergrid_jax.config.run_config import RunConfig
 
 PLAIN_WIDTH = 120  # columns of a table that is not written to a terminal
 
 
 def train(options: argparse.Namespace) -> int:
   """Trains a run and evaluates it."""
-  from hypergrid_jax import configuration
+  from hypergrid_jax.config import run_config
 
   run = _configured(options)
 
@@ -33,7 +33,7 @@ def train(options: argparse.Namespace) -> int:
     experiment.train(
       run,
       _model_dir(options),
-      config_text=configuration.operative_config(run),
+      config_text=run_config.operative_config(run),
       fresh=options.fresh,
       console=console,
     )
@@ -166,12 +166,13 @@ def check_task(options: argparse.Namespace) -> int:
 
 def import_weights(options: argparse.Namespace) -> int:
   """Imports T5 weights."""
-  from hypergrid_jax import configuration, errors
+  from hypergrid_jax import errors
+  from hypergrid_jax.config import run_config
 
   run, text = None, ''
   if options.gin_file:
     run = _configured(options)
-    text = configuration.operative_config(run)
+    text = run_config.operative_config(run)
   elif options.bindings:
     raise errors.UserError(
       f'{options.bindings[0]}: there is no run to set this in; name one with'
@@ -215,7 +216,8 @@ def export_weights(options: argparse.Namespace) -> int:
 
 def edit(options: argparse.Namespace) -> int:
   """Writes a changed copy of a run."""
-  from hypergrid_jax import configuration, errors
+  from hypergrid_jax import errors
+  from hypergrid_jax.config import run_config
 
   asked = ('add_tasks', 'remove_tasks', 'average', 'drop_optimizer')
   if not any(getattr(options, name) for name in asked):
@@ -238,7 +240,7 @@ def edit(options: argparse.Namespace) -> int:
       average=options.average,
       step=options.step,
     ),
-    config_text=configuration.operative_config,
+    config_text=run_config.operative_config,
     console=_console(),
   )
   return 0
@@ -253,20 +255,19 @@ def doctor(options: argparse.Namespace) -> int:
 
 def _configured(options: argparse.Namespace) -> 'RunConfig':
   """The run of gin files, bindings and flags."""
-  from hypergrid_jax import configuration
+  from hypergrid_jax.config import run_config
 
-  return configuration.parse(
-    options.gin_file, options.bindings, _flags(options)
-  )
+  return run_config.parse(options.gin_file, options.bindings, _flags(options))
 
 
 def _run_of_directory(options: argparse.Namespace) -> 'RunConfig':
   """The run that a directory holds, with what bindings and flags change."""
-  from hypergrid_jax import configuration, run_directory
+  from hypergrid_jax import run_directory
+  from hypergrid_jax.config import run_config
 
   run_directory.read_facts(options.model_dir)
   config = os.path.join(options.model_dir, 'config.gin')
-  return configuration.parse([config], options.bindings, _flags(options))
+  return run_config.parse([config], options.bindings, _flags(options))
 
 
 def _model_dir(options: argparse.Namespace) -> str:
@@ -275,9 +276,9 @@ def _model_dir(options: argparse.Namespace) -> str:
 
 
 def _flags(options: argparse.Namespace) -> dict[str, str | list[str] | None]:
-  from hypergrid_jax import configuration
+  from hypergrid_jax.config import run_config
 
-  return {flag: getattr(options, flag) for flag in configuration.FLAGS}
+  return {flag: getattr(options, flag) for flag in run_config.FLAGS}
 
 
 def _load_task_files(options: argparse.Namespace):

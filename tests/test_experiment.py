@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hypergrid_jax import cli, configuration, experiment, run_setup
+from hypergrid_jax import cli, experiment, run_setup
 from hypergrid_jax.checkpoints import layout
 from hypergrid_jax.checkpoints import reader as reader_lib
+from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 
 BINDINGS = (
@@ -52,14 +53,14 @@ def bindings_of(token_dir, *more):
 
 def train(directory, token_dir, *more, fresh=False):
   """Returns the result and what was printed."""
-  run = configuration.parse(
+  run = run_config.parse(
     ['gin/runs/quickstart.gin'], bindings_of(token_dir, *more)
   )
   console = Console(file=io.StringIO(), width=120)
   result = experiment.train(
     run,
     directory,
-    config_text=configuration.operative_config(run),
+    config_text=run_config.operative_config(run),
     fresh=fresh,
     console=console,
   )
@@ -71,7 +72,7 @@ def leaves(directory, step):
   reader = reader_lib.CheckpointReader(directory)
   meta = reader.meta(step)
   assert meta is not None
-  run = configuration.parse([str(directory / 'config.gin')])
+  run = run_config.parse([str(directory / 'config.gin')])
   setup = run_setup.set_up(
     run, directory, console=Console(file=io.StringIO()), train=True
   )
@@ -91,7 +92,7 @@ def test_a_run_writes_what_its_directory_promises(finished):
   facts = json.loads((directory / 'run.json').read_text())
   counts = facts['parameters']
   # Two gated feed-forward layers, each (grid rows + grid cols) * d_model.
-  run = configuration.parse([str(directory / 'config.gin')])
+  run = run_config.parse([str(directory / 'config.gin')])
   grid = run.method.grid_rows + run.method.grid_cols
   assert counts['added'] == 2 * grid * 24
   assert counts['trained'] == counts['total'] == sum(counts['groups'].values())
@@ -151,7 +152,7 @@ def test_another_run_in_the_directory_is_refused(finished, token_dir):
 
 def test_evaluating_again_gives_what_training_found(finished):
   directory, result, _ = finished
-  run = configuration.parse([str(directory / 'config.gin')])
+  run = run_config.parse([str(directory / 'config.gin')])
   console = Console(file=io.StringIO(), width=120)
   evaluated = experiment.evaluate(run, directory, step='all', console=console)
   assert [one.step for one in evaluated] == [4, 6]
@@ -170,7 +171,7 @@ def test_evaluating_again_gives_what_training_found(finished):
 )
 def test_evaluating_what_is_not_there(finished, options, message):
   directory, _, _ = finished
-  run = configuration.parse([str(directory / 'config.gin')])
+  run = run_config.parse([str(directory / 'config.gin')])
   with pytest.raises(UserError, match=message):
     experiment.evaluate(
       run, directory, console=Console(file=io.StringIO()), **options
@@ -195,7 +196,7 @@ def test_what_needs_no_data_is_refused_before_data_is_read(
 
 
 def test_the_vocabulary_decides_the_rows():
-  config = configuration.parse(
+  config = run_config.parse(
     ['gin/runs/quickstart.gin'], bindings_of('unused')
   ).model
   assert run_setup.with_vocabulary(config, 32100).vocab_size == 32128

@@ -7,7 +7,8 @@ import re
 import jax
 import pytest
 
-from hypergrid_jax import configuration, trees
+from hypergrid_jax import trees
+from hypergrid_jax.config import run_config
 from hypergrid_jax.model import Model, extension
 from hypergrid_jax.tasks.catalogue import mixtures, protocols
 
@@ -78,7 +79,7 @@ def test_there_is_no_python_package_in_gin():
 
 @pytest.mark.parametrize('name', RUNS)
 def test_a_run_parses_and_builds(name):
-  run = configuration.parse([f'gin/runs/{name}.gin'], flags={'vocab': 'sample'})
+  run = run_config.parse([f'gin/runs/{name}.gin'], flags={'vocab': 'sample'})
   tasks = mixtures.mixture(run.data.mixture).tasks
   model = build(run, num_tasks=len(tasks))
   assert bool(model.added) == (run.method is not None)
@@ -93,15 +94,15 @@ def test_a_run_begins_with_its_command(name):
 
 
 def test_the_plain_quickstart_differs_in_the_method_only():
-  gated = configuration.parse(['gin/runs/quickstart.gin'])
-  plain = configuration.parse(['gin/runs/quickstart_plain.gin'])
+  gated = run_config.parse(['gin/runs/quickstart.gin'])
+  plain = run_config.parse(['gin/runs/quickstart_plain.gin'])
   assert gated.method is not None
   assert plain == dataclasses.replace(gated, method=None)
 
 
 @pytest.mark.parametrize('name', sorted(PARAMETERS))
 def test_a_published_size_has_its_parameters(name):
-  run = configuration.parse([f'gin/models/{name}.gin'], REST)
+  run = run_config.parse([f'gin/models/{name}.gin'], REST)
   assert size(build(run).abstract_params) == PARAMETERS[name]
 
 
@@ -146,7 +147,7 @@ def test_a_published_size_has_its_parameters(name):
 )
 def test_a_method_adds_its_parameters_and_nothing_else(name, added):
   grid = ('HyperGrid.grid_cols=4',) * name.startswith('hypergrid')
-  run = configuration.parse(
+  run = run_config.parse(
     ['gin/models/t5_1_0_base.gin', f'gin/methods/{name}.gin'], (*REST, *grid)
   )
   model = build(run)
@@ -156,7 +157,7 @@ def test_a_method_adds_its_parameters_and_nothing_else(name, added):
 
 
 def test_two_methods_add_the_parameters_of_both():
-  run = configuration.parse(
+  run = run_config.parse(
     [
       'gin/models/t5_1_0_base.gin',
       'gin/methods/hypergrid.gin',
@@ -169,7 +170,7 @@ def test_two_methods_add_the_parameters_of_both():
 
 
 def test_the_base_run_adds_half_a_percent():
-  run = configuration.parse(
+  run = run_config.parse(
     ['gin/runs/glue_super_glue_base.gin'], flags={'vocab': 'sample'}
   )
   added = size(build(run).abstract_params) - PARAMETERS['t5_1_0_base']
@@ -181,7 +182,7 @@ def test_the_base_run_adds_half_a_percent():
   'name', sorted(path.stem for path in (GIN / 'mixtures').glob('*.gin'))
 )
 def test_a_mixture_file_is_named_after_its_mixture(name):
-  run = configuration.parse(
+  run = run_config.parse(
     [SIZE, f'gin/mixtures/{name}.gin'], ['train.num_steps=1']
   )
   assert run.data.mixture == name
@@ -193,7 +194,7 @@ def test_a_mixture_file_is_named_after_its_mixture(name):
   [('t5', 1.0, (512, 84)), ('hyperformer', 10.0, (128, 128))],
 )
 def test_a_protocol_file_comes_after_a_mixture(name, temperature, lengths):
-  run = configuration.parse(
+  run = run_config.parse(
     [SIZE, 'gin/mixtures/glue.gin', f'gin/protocols/{name}.gin'], REST
   )
   assert run.data.protocol == name
@@ -206,7 +207,7 @@ def test_a_protocol_file_comes_after_a_mixture(name, temperature, lengths):
 @pytest.mark.parametrize('name', SAMPLERS)
 def test_a_sampler_file_replaces_what_stood_before(name, before):
   earlier = [] if before is None else [f'gin/samplers/{before}.gin']
-  run = configuration.parse(
+  run = run_config.parse(
     [SIZE, 'gin/mixtures/glue.gin', *earlier, f'gin/samplers/{name}.gin'], REST
   )
   mixing, temperature, tasks_per_batch = SAMPLERS[name]
@@ -220,7 +221,7 @@ def test_a_sampler_file_replaces_what_stood_before(name, before):
 
 def test_the_protocol_of_hyperformer_has_its_sampling():
   protocol, sampler = (
-    configuration.parse([SIZE, 'gin/mixtures/glue.gin', name], REST).data
+    run_config.parse([SIZE, 'gin/mixtures/glue.gin', name], REST).data
     for name in (
       'gin/protocols/hyperformer.gin',
       'gin/samplers/hyperformer.gin',
@@ -251,7 +252,7 @@ def test_the_protocol_of_hyperformer_has_its_sampling():
   ],
 )
 def test_a_partitioning_file(name, mesh):
-  run = configuration.parse([SIZE, f'gin/partitioning/{name}.gin'], REST)
+  run = run_config.parse([SIZE, f'gin/partitioning/{name}.gin'], REST)
   assert dataclasses.astuple(run.mesh)[:4] == mesh
 
 

@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 import hypergrid_jax
-from hypergrid_jax import cli, configuration, experiment, inference
+from hypergrid_jax import cli, experiment, inference
+from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.evaluation import predictor
 from hypergrid_jax.tasks import definitions
@@ -54,11 +55,11 @@ def run_dir(tmp_path_factory):
     'data_source': f'files:{folder}',
     'vocab': 'bytes',
   }
-  run = configuration.parse(['gin/runs/quickstart.gin'], BINDINGS, flags)
+  run = run_config.parse(['gin/runs/quickstart.gin'], BINDINGS, flags)
   experiment.train(
     run,
     folder / 'run',
-    config_text=configuration.operative_config(run),
+    config_text=run_config.operative_config(run),
     console=Console(file=io.StringIO()),
   )
   return folder / 'run'
@@ -163,7 +164,7 @@ def test_a_mistake_is_told_by_its_row(model):
 
 def test_likeliest_labels_where_the_run_is_evaluated_so(run_dir, monkeypatch):
   """With rank scoring, tasks with labels get one of them; others write."""
-  run = configuration.parse(
+  run = run_config.parse(
     [os.path.join(run_dir, 'config.gin')], ['evaluate.scoring=rank']
   )
   model = inference.LoadedModel(run, run_dir)

@@ -11,7 +11,7 @@ import os
 
 import pytest
 
-from hypergrid_jax import configuration
+from hypergrid_jax.config import run_config
 from hypergrid_jax.tasks import vocabularies
 from tests.refusals import refusal, write
 
@@ -34,7 +34,7 @@ def run_dir(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   write('mine.toml', TOML)
   write('train.jsonl', '{"title": "a", "body": "b", "stars": 1}\n')
-  run = configuration.parse(
+  run = run_config.parse(
     ['gin/runs/quickstart.gin'],
     [f'data.mixture={TASKS!r}', 'data.vocabulary=bytes'],
     {'task_file': ['mine.toml']},
@@ -43,7 +43,7 @@ def run_dir(tmp_path, monkeypatch):
     'task_ids': {name: number for number, name in enumerate(TASKS)},
     'vocabulary': vocabularies.load_vocabulary('bytes').fingerprint,
   }
-  write('run/config.gin', configuration.operative_config(run))
+  write('run/config.gin', run_config.operative_config(run))
   write('run/run.json', json.dumps({'identity': identity}))
 
 

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from hypergrid_jax import configuration, corpus, trees
+from hypergrid_jax import corpus, trees
+from hypergrid_jax.config import run_config
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model, extension
@@ -33,7 +34,7 @@ COUNTS = {
 
 
 def read(name, *more):
-  return configuration.parse([f'gin/papers/{name}.gin'], (*GIVEN, *more), VOCAB)
+  return run_config.parse([f'gin/papers/{name}.gin'], (*GIVEN, *more), VOCAB)
 
 
 def trained(run, num_tasks):
@@ -65,7 +66,7 @@ def test_its_head_is_the_command(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_it_needs_a_t5_to_start_from(name):
   with pytest.raises(Exception, match='train.initial_checkpoint'):
-    configuration.parse([f'gin/papers/{name}.gin'], (), VOCAB)
+    run_config.parse([f'gin/papers/{name}.gin'], (), VOCAB)
 
 
 @pytest.mark.parametrize('name', COUNTS)
@@ -126,8 +127,8 @@ def test_hypergrid_differs_from_its_baseline_in_the_method_only(variant):
   run = read(f'hypergrid_base_{variant.lower()}')
   assert isinstance(run.method, HyperGridConfig)
   assert run.method.variant == variant
-  changed = configuration.operative_config(run).split('run.method')[0]
-  plain = configuration.operative_config(read('hypergrid_base_t5_multi'))
+  changed = run_config.operative_config(run).split('run.method')[0]
+  plain = run_config.operative_config(read('hypergrid_base_t5_multi'))
   assert changed == plain.split('run.method')[0]
   assert run.data == read('hypergrid_base_t5_multi').data
   assert run.train == read('hypergrid_base_t5_multi').train

@@ -3,7 +3,8 @@
 import jax
 import pytest
 
-from hypergrid_jax import configuration, run_batches, run_setup
+from hypergrid_jax import run_batches, run_setup
+from hypergrid_jax.config import run_config
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling import programs
 from hypergrid_jax.training import state as state_lib
@@ -32,7 +33,7 @@ def parts_of(run):
 def test_a_program_for_other_devices_is_given_candidates(
   count, rows, monkeypatch
 ):
-  run = configuration.parse(
+  run = run_config.parse(
     [*RUN[0], 'gin/samplers/uncertainty.gin'],
     (*RUN[1], f'UncertaintySampling.candidates_per_task={count}'),
   )
@@ -49,7 +50,7 @@ def test_a_program_for_other_devices_is_given_candidates(
 
 
 def test_without_a_sampler_a_step_takes_all_its_rows():
-  run = configuration.parse(*RUN)
+  run = run_config.parse(*RUN)
   assert programs.batch_shapes(parts_of(run)).task_ids.shape == (16,)
   assert run_batches.make_selector(run, None, (), None) is None
   mesh = partitioning.make_mesh(run.mesh)

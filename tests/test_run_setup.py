@@ -6,7 +6,8 @@ import types
 
 import pytest
 
-from hypergrid_jax import configuration, errors, run_setup, summary, trees
+from hypergrid_jax import errors, run_setup, summary, trees
+from hypergrid_jax.config import run_config
 from hypergrid_jax.parallel import partitioning
 
 RUN = (
@@ -16,7 +17,7 @@ RUN = (
 
 
 def build(*bindings):
-  run = configuration.parse(RUN[0], (*RUN[1], *bindings))
+  run = run_config.parse(RUN[0], (*RUN[1], *bindings))
   return run_setup.build(run, 100, num_tasks=7)[0]
 
 
@@ -39,7 +40,7 @@ def test_parameters_of_methods_together_are_reported_as_one_sum():
     strict=True,
   )
   assert added[2] == added[0] + added[1]
-  d = configuration.parse(*RUN).model.d_model
+  d = run_config.parse(*RUN).model.d_model
   assert per_task == (2 * d, d, 3 * d)  # HyperGrid has a table in each stack
 
 
@@ -54,7 +55,7 @@ def test_examples_longer_than_what_a_method_has_parameters_for_are_refused():
 
 def setup_of(*bindings):
   """A setup without data."""
-  run = configuration.parse(RUN[0], (*RUN[1], *bindings))
+  run = run_config.parse(RUN[0], (*RUN[1], *bindings))
   model, mesh, tx = run_setup.build(run, 100, num_tasks=7)
   corpus = types.SimpleNamespace(
     vocabulary=types.SimpleNamespace(fingerprint='f'), task_ids={}, train={}
@@ -111,9 +112,7 @@ def test_the_identity_of_a_run_names_all_its_methods():
   ],
 )
 def test_freezing_random_values_is_noted(bindings, noted):
-  run = configuration.parse(
-    RUN[0], (*RUN[1], 'run.method=HyperGrid', *bindings)
-  )
+  run = run_config.parse(RUN[0], (*RUN[1], 'run.method=HyperGrid', *bindings))
   corpus = types.SimpleNamespace(notes=('one',))
   model, mesh, tx = run_setup.build(run, 100, num_tasks=7)
   setup = run_setup.Setup(run, pathlib.Path(), corpus, model, mesh, tx)
@@ -144,7 +143,7 @@ def test_freezing_random_values_is_noted(bindings, noted):
 )
 def test_candidates_that_cannot_be_had_are_refused(bindings, message):
   def check(*bindings):
-    run = configuration.parse(
+    run = run_config.parse(
       [*RUN[0], 'gin/samplers/uncertainty.gin'],
       (*RUN[1], 'data.batch_size=16', 'data.row_length=64', *bindings),
     )

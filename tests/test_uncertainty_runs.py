@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hypergrid_jax import configuration, experiment
+from hypergrid_jax import experiment
+from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 from tests import commands, test_experiment
 
@@ -28,7 +29,7 @@ TIMES = ('tokens_per_second', 'input_wait_fraction')
 
 def train(directory, token_dir, *more):
   """Returns what was printed."""
-  run = configuration.parse(
+  run = run_config.parse(
     ['gin/runs/quickstart.gin', 'gin/methods/ca_mtl_uncertainty.gin'],
     test_experiment.bindings_of(token_dir, *BINDINGS, *more),
   )
@@ -36,7 +37,7 @@ def train(directory, token_dir, *more):
   experiment.train(
     run,
     directory,
-    config_text=configuration.operative_config(run),
+    config_text=run_config.operative_config(run),
     console=console,
   )
   return console.file.getvalue()

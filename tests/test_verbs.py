@@ -8,12 +8,12 @@ import pytest
 
 from hypergrid_jax import (
   cli,
-  configuration,
   experiment,
   predict_file,
   task_pages,
   tokenization,
 )
+from hypergrid_jax.config import run_config
 from hypergrid_jax.tasks import definitions
 from tests.tasks import own_files
 
@@ -82,7 +82,7 @@ class TestTrain:
     cli.main(['train', QUICKSTART, 'train.num_steps=5'])
     ((_, run, _, options),) = calls
     pathlib.Path('config.gin').write_text(options['config_text'])
-    assert configuration.parse(['config.gin']) == run
+    assert run_config.parse(['config.gin']) == run
     assert options['fresh'] is False
 
   def test_the_directory_is_named_after_the_last_file(self, calls):

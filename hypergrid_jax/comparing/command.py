@@ -6,15 +6,10 @@ import functools
 
 from rich.console import Console
 
-from hypergrid_jax import (
-  configuration,
-  errors,
-  run_batches,
-  run_directory,
-  run_setup,
-)
+from hypergrid_jax import errors, run_batches, run_directory, run_setup
 from hypergrid_jax.comparing import plot, report, scores, step_times, training
 from hypergrid_jax.comparing.plan import PLAIN, SINGLE_TASK, Plan, PlannedRun
+from hypergrid_jax.config import run_config
 from hypergrid_jax.parallel import preemption
 
 
@@ -159,18 +154,18 @@ def parameters(
 
 
 def changes(
-  plain: configuration.RunConfig, run: configuration.RunConfig
+  plain: run_config.RunConfig, run: run_config.RunConfig
 ) -> tuple[str, ...]:
   """What a method's gin file sets beside the method, as NAME=VALUE."""
   found = []
-  for part in configuration.PARTS:
+  for part in run_config.PARTS:
     before, after = getattr(plain, part), getattr(run, part)
     if part == 'method' or before == after:
       continue
     if after is None:
       found.append(f'run.{part}=None')
       continue
-    name = configuration.name_of(part, after)
+    name = run_config.name_of(part, after)
     if type(before) is not type(after):
       found.append(f'run.{part}=@{name}()')
       continue

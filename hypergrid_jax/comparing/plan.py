@@ -10,8 +10,10 @@ import itertools
 import pathlib
 from typing import Any
 
-from hypergrid_jax import configuration, corpus, errors, gin_reader
-from hypergrid_jax.configuration import RunConfig
+from hypergrid_jax import corpus, errors
+from hypergrid_jax.config import gin_files as gin_files_lib
+from hypergrid_jax.config import run_config
+from hypergrid_jax.config.run_config import RunConfig
 from hypergrid_jax.tasks import definitions
 
 PLAIN = 'plain'
@@ -25,8 +27,8 @@ _TAKEN = {
 # What a run may have or not: bindings on it reach only the runs that do.
 _CHOICES = frozenset(
   name
-  for part, choices in configuration.PARTS.items()
-  if len(choices) > 1 or part in configuration.OPTIONAL_PARTS
+  for part, choices in run_config.PARTS.items()
+  if len(choices) > 1 or part in run_config.OPTIONAL_PARTS
   for name in choices
 )
 
@@ -134,7 +136,7 @@ def make(
       sets what the comparison sets itself.
   """
   for binding in bindings:
-    name = gin_reader.read_argument(binding).name
+    name = gin_files_lib.read_argument(binding).name
     if name in _TAKEN:
       raise errors.UserError(f'{binding}: {_TAKEN[name]}.')
   reader = _Reader(tuple(gin_files), tuple(bindings), flags, directory)
@@ -201,7 +203,7 @@ class _Reader:
 
   def __init__(self, gin_files, bindings, flags, directory):
     self._gin_files = gin_files
-    self._bindings = {b: gin_reader.read_argument(b).owner for b in bindings}
+    self._bindings = {b: gin_files_lib.read_argument(b).owner for b in bindings}
     self._flags = flags
     self._token_dir = str(pathlib.Path(directory, 'tokens'))
     self._unused = {
@@ -226,8 +228,8 @@ class _Reader:
     """Reads files with those bindings that concern what they choose."""
     files = [*self._gin_files, *files]
     mine = [b for b, owner in self._bindings.items() if owner not in _CHOICES]
-    run = configuration.parse(files, mine, self._flags)
-    chosen = configuration.chosen_names(run)
+    run = run_config.parse(files, mine, self._flags)
+    chosen = run_config.chosen_names(run)
     special = [
       b
       for b, owner in self._bindings.items()
@@ -236,7 +238,7 @@ class _Reader:
     if not special:
       return run
     self._unused -= set(special)
-    return configuration.parse(files, [*mine, *special], self._flags)
+    return run_config.parse(files, [*mine, *special], self._flags)
 
   def check_bindings(self):
     """Refuses a binding that no method takes."""
@@ -252,7 +254,7 @@ def _file(name: str) -> str:
   """The gin file of a method."""
   if name.endswith('.gin'):
     return name
-  folder = gin_reader.gin_directory() / 'methods'
+  folder = gin_files_lib.gin_directory() / 'methods'
   path = folder / f'{name}.gin'
   if path.is_file():
     return str(path)

@@ -8,16 +8,10 @@ import pathlib
 import jax
 from rich.console import Console
 
-from hypergrid_jax import (
-  configuration,
-  errors,
-  experiment,
-  run_directory,
-  run_setup,
-  summary,
-)
+from hypergrid_jax import errors, experiment, run_directory, run_setup, summary
 from hypergrid_jax.checkpoints.reader import CheckpointReader
 from hypergrid_jax.comparing.plan import PlannedRun
+from hypergrid_jax.config import run_config
 from hypergrid_jax.evaluation import results as results_lib
 
 
@@ -103,7 +97,7 @@ def _check_evaluation(planned: PlannedRun) -> None:
   if not results_path(planned).exists():
     return
   config = planned.directory / 'config.gin'
-  there = configuration.parse([str(config)]).evaluate
+  there = run_config.parse([str(config)]).evaluate
   here = planned.run.evaluate
   differences = [
     f'  evaluate.{field.name}: {before!r} there, {now!r} here'
@@ -166,7 +160,7 @@ def train_all(
       found = experiment.train(
         planned.run,
         planned.directory,
-        config_text=configuration.operative_config(planned.run),
+        config_text=run_config.operative_config(planned.run),
         brief=True,
         console=console,
       )

@@ -95,12 +95,12 @@ def nearest(config: T5Config) -> str:
 
 def published() -> dict[str, T5Config]:
   """The models of gin/models that have weights, by the name of their file."""
-  from hypergrid_jax import gin_reader
+  from hypergrid_jax.config import gin_files
 
   found = {}
-  folder = gin_reader.gin_directory() / 'models'
+  folder = gin_files.gin_directory() / 'models'
   for path in sorted(folder.glob('t5_*.gin')):
-    fields = {b.field: b.value for b in gin_reader.read_file(str(path))}
+    fields = {b.field: b.value for b in gin_files.read_file(str(path))}
     fields['mlp_activations'] = tuple(fields['mlp_activations'])
     found[path.stem] = T5Config(**fields)
   return found

@@ -5,8 +5,8 @@ import pathlib
 
 import pytest
 
-from hypergrid_jax import configuration
 from hypergrid_jax.comparing import plan
+from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 
 QUICKSTART = 'gin/runs/quickstart.gin'
@@ -136,7 +136,7 @@ def test_a_token_store_that_was_named_stays():
 
 class TestOfOneTask:
   def run(self, *bindings):
-    return configuration.parse(
+    return run_config.parse(
       [QUICKSTART, 'gin/methods/plain.gin'], list(bindings)
     )
 

@@ -5,8 +5,9 @@ import pathlib
 
 import numpy as np
 
-from hypergrid_jax import configuration, corpus, run_directory, trees
+from hypergrid_jax import corpus, run_directory, trees
 from hypergrid_jax.checkpoints import streaming
+from hypergrid_jax.config import run_config
 from hypergrid_jax.model import Model, extension
 from hypergrid_jax.tasks import vocabularies
 
@@ -48,7 +49,7 @@ def write(directory, method=None, *, gin=(), steps=(7,), **sizes):
   Returns:
     Its configuration and the parameters of the last step.
   """
-  run = configuration.parse(
+  run = run_config.parse(
     ['gin/runs/quickstart_plain.gin'], [*bindings(**sizes), *gin]
   )
   run = dataclasses.replace(run, method=method)
@@ -62,7 +63,7 @@ def write(directory, method=None, *, gin=(), steps=(7,), **sizes):
   directory = pathlib.Path(directory)
   identity = {'task_ids': task_ids, 'vocabulary': vocabulary.fingerprint}
   run_directory.write(
-    directory, configuration.operative_config(run), {'identity': identity}
+    directory, run_config.operative_config(run), {'identity': identity}
   )
   for step in steps:
     params = noisy(model, seed=step)

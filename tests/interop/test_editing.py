@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import hypergrid_jax
-from hypergrid_jax import cli, configuration, trees
+from hypergrid_jax import cli, trees
+from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import editing, exporting, importing, trained
 from hypergrid_jax.methods.adapters import AdaptersConfig
@@ -154,7 +155,7 @@ class TestAverage:
   def run(self, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs.write('run', steps=(5, 6, 9))
-    return configuration.parse(['run/config.gin'])
+    return run_config.parse(['run/config.gin'])
 
   def averaged(self, run, *steps, step='best'):
     reader = trained.checkpoint_reader.CheckpointReader('run')
@@ -201,7 +202,7 @@ def test_a_task_is_added_and_the_run_predicts_the_same(run_dir):
   assert cli.main([*arguments, '--add_tasks=glue_mrpc']) == 0
   names = {path.name for path in pathlib.Path('more').iterdir()}
   assert names == {'checkpoints', 'config.gin', 'run.json', 'tokens'}
-  run = configuration.parse(['more/config.gin'])
+  run = run_config.parse(['more/config.gin'])
   assert run.data.mixture == (*runs.TASKS, 'glue_mrpc')
   old, new = (hypergrid_jax.load(name) for name in ('run', 'more'))
   rows = [

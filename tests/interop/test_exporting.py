@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hypergrid_jax import cli, configuration, trees
+from hypergrid_jax import cli, trees
+from hypergrid_jax.config import run_config
 from hypergrid_jax.interop import exporting, importing, names, opening, trained
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model
@@ -119,7 +120,7 @@ def gated(tmp_path_factory):
 
 def test_a_task_s_plain_t5_computes_what_the_model_does(capsys, gated):
   export('--task=glue_cola', model_dir=gated / 'run')
-  run = configuration.parse([str(gated / 'run/config.gin')])
+  run = run_config.parse([str(gated / 'run/config.gin')])
   source = trained.load(run, gated / 'run')
   of_tasks = [
     logits(source.model, source.params, source.task_ids[task])

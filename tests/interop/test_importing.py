@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import cli, configuration, trees
+from hypergrid_jax import cli, trees
+from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import exporting, importing, trained
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
@@ -186,7 +187,7 @@ def test_a_copy_stands_in_for_the_embedding(names, tmp_path):
 
 def test_the_sizes_are_written_as_gin(tmp_path):
   run_import(directories.write_hf(tmp_path / 'hf', '1.1'))
-  run = configuration.parse(['gin/runs/quickstart_plain.gin', 'ck/model.gin'])
+  run = run_config.parse(['gin/runs/quickstart_plain.gin', 'ck/model.gin'])
   wanted = dataclasses.replace(hf.CASES['1.1'], vocab_size=128)
   for field in (*importing.FUNCTION_FIELDS, 'vocab_size'):
     assert getattr(run.model, field) == getattr(wanted, field), field

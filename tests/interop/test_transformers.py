@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hypergrid_jax import cli, configuration, trees
+from hypergrid_jax import cli, trees
+from hypergrid_jax.config import run_config
 from hypergrid_jax.interop import exporting, hf_tokenizer, trained
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
@@ -242,7 +243,7 @@ def test_the_round_trip_is_bit_for_bit(name, folder):
 
 @pytest.mark.parametrize('name', METHODS)
 def test_one_task_as_a_plain_t5(name, folder):
-  run = configuration.parse([str(folder / f'{name}-run/config.gin')])
+  run = run_config.parse([str(folder / f'{name}-run/config.gin')])
   source = trained.load(run, folder / f'{name}-run')
   ids = source.model.config.vocab_size
   ours, tokens = our_answers(source, (3, 12), source.task_ids[TASK], ids=ids)

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from hypergrid_jax import configuration, summary
+from hypergrid_jax import summary
+from hypergrid_jax.config import run_config
 from hypergrid_jax.model import Model, extension
 from hypergrid_jax.training import freezing
 
@@ -30,7 +31,7 @@ def adapter(size):
 
 def trained(size, method, *, num_tasks):
   """Numbers that train with a method's file, by the library's own counts."""
-  run = configuration.parse(
+  run = run_config.parse(
     [f'gin/models/t5_1_0_{size}.gin', f'gin/methods/{method}.gin'],
     ['data.mixture=glue', 'train.num_steps=1', 'data.vocabulary=sample'],
   )

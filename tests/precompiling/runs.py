@@ -1,6 +1,6 @@
 """A small run to compile, and its parts."""
 
-from hypergrid_jax import configuration
+from hypergrid_jax.config import run_config
 from hypergrid_jax.precompiling import programs, topologies
 
 GIN = ('gin/models/tiny.gin', 'gin/mixtures/glue.gin')
@@ -28,7 +28,7 @@ SMALL = (
 
 def configured(*bindings):
   """The run, with more bindings."""
-  return configuration.parse(GIN, (*SMALL, *bindings))
+  return run_config.parse(GIN, (*SMALL, *bindings))
 
 
 def parts(*bindings, topology='cpu'):

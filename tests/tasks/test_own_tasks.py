@@ -9,8 +9,9 @@ import sys
 import pytest
 from rich.console import Console
 
-from hypergrid_jax import configuration, experiment, run_setup
+from hypergrid_jax import experiment, run_setup
 from hypergrid_jax.checkpoints import reader as reader_lib
+from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 from tests.tasks.own_files import TOML, write_module, write_reviews
 
@@ -36,7 +37,7 @@ MIXTURE = "data.mixture=('reviews', 'first_word', 'glue_sst2')"
 
 
 def configured(*more):
-  return configuration.parse(['gin/runs/quickstart.gin'], [*BINDINGS, *more])
+  return run_config.parse(['gin/runs/quickstart.gin'], [*BINDINGS, *more])
 
 
 def train(run, directory):
@@ -44,7 +45,7 @@ def train(run, directory):
   result = experiment.train(
     run,
     directory,
-    config_text=configuration.operative_config(run),
+    config_text=run_config.operative_config(run),
     console=console,
   )
   return result, console.file.getvalue()
@@ -151,7 +152,7 @@ print(json.dumps([
 
 
 def set_up(folder, *more):
-  run = configuration.parse([str(folder / 'run' / 'config.gin')], more)
+  run = run_config.parse([str(folder / 'run' / 'config.gin')], more)
   console = Console(file=io.StringIO())
   return run_setup.set_up(run, folder / 'run', console=console, train=True)
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
-from hypergrid_jax import configuration
-from hypergrid_jax.configuration import parse
+from hypergrid_jax.config import run_config
+from hypergrid_jax.config.run_config import parse
 from hypergrid_jax.errors import UserError
 
 MODEL = """
@@ -148,7 +148,7 @@ TASK = 'glue_cola'
       run_of(text).method[1],
       dataclasses.replace(run_of(text).method[0], window=6),
     )
-    written = configuration.operative_config(run_of(text))
+    written = run_config.operative_config(run_of(text))
     assert '\nrun.method = (@CAMTL(), @HyperGrid())\n' in written
     assert parse([write(written, 'config.gin')]) == run_of(text)
 
@@ -354,11 +354,11 @@ class TestOperativeConfig:
         run.train, trainable=trainable, clip_norm=clip_norm
       ),
     )
-    again = parse([write(configuration.operative_config(run), 'config.gin')])
+    again = parse([write(run_config.operative_config(run), 'config.gin')])
     assert again == run
 
   def test_it_names_every_field(self):
-    text = configuration.operative_config(run_of(RUN))
+    text = run_config.operative_config(run_of(RUN))
     for name, part in [('T5Config', 'model'), ('train', 'train')]:
       for field in dataclasses.fields(getattr(run_of(RUN), part)):
         assert f'\n{name}.{field.name} = ' in text
@@ -368,4 +368,4 @@ class TestOperativeConfig:
   def test_a_stranger_in_the_run_is_a_mistake_of_ours(self):
     run = dataclasses.replace(run_of(RUN), optimizer=object())
     with pytest.raises(TypeError, match='Adafactor, AdamW'):
-      configuration.operative_config(run)
+      run_config.operative_config(run)

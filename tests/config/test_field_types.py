@@ -3,8 +3,8 @@ from typing import Any, Literal
 
 import pytest
 
-from hypergrid_jax import field_types
-from hypergrid_jax.field_types import WrongTypeError, convert, describe
+from hypergrid_jax.config import field_types
+from hypergrid_jax.config.field_types import WrongTypeError, convert, describe
 
 Layers = Literal['all', 'upper_half'] | tuple[int, ...]
 

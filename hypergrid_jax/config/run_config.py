@@ -14,7 +14,9 @@ import re
 import typing
 from typing import Any
 
-from hypergrid_jax import errors, field_types, gin_reader
+from hypergrid_jax import errors
+from hypergrid_jax.config import field_types
+from hypergrid_jax.config import gin_files as gin_files_lib
 
 # Field of `RunConfig` -> the names that can fill it; the first one is the
 # default, but for the parts that a run may lack, where the default is none.
@@ -102,8 +104,8 @@ def parse(
       the wrong type or is missing; a binding on the command line changes
       nothing. With file and line, what was expected, and the nearest names.
   """
-  read = [b for name in gin_files for b in gin_reader.read_file(name)]
-  read += [gin_reader.read_argument(argument) for argument in bindings]
+  read = [b for name in gin_files for b in gin_files_lib.read_file(name)]
+  read += [gin_files_lib.read_argument(argument) for argument in bindings]
   read += [
     _from_flag(flag, value)
     for flag, value in (flags or {}).items()
@@ -157,17 +159,19 @@ def name_of(part: str, value: Any) -> str:
   raise TypeError(f'{value!r} is none of {", ".join(PARTS[part])}')
 
 
-def _from_flag(flag: str, value: str | Sequence[str]) -> gin_reader.Binding:
+def _from_flag(flag: str, value: str | Sequence[str]) -> gin_files_lib.Binding:
   owner, field = FLAGS[flag].split('.')
   values = [value] if isinstance(value, str) else value
   shown = ' '.join(f'--{flag}={each}' for each in values)
-  return gin_reader.Binding(owner, field, value, shown, from_command_line=True)
+  return gin_files_lib.Binding(
+    owner, field, value, shown, from_command_line=True
+  )
 
 
 class _Macros:
   """The definitions `NAME = value`, and which of them are used."""
 
-  def __init__(self, read: Iterable[gin_reader.Binding]):
+  def __init__(self, read: Iterable[gin_files_lib.Binding]):
     self.definitions = {b.field: b for b in read if not b.owner}
     self.used: set[str] = set()
 
@@ -177,7 +181,10 @@ class _Macros:
       return type(value)(self.resolve(item, where, above) for item in value)
     if isinstance(value, dict):
       return {k: self.resolve(v, where, above) for k, v in value.items()}
-    if not isinstance(value, gin_reader.Macro) or value == gin_reader.REQUIRED:
+    if (
+      not isinstance(value, gin_files_lib.Macro)
+      or value == gin_files_lib.REQUIRED
+    ):
       return value
     if value.name in above:
       raise errors.UserError(f'{where}: {value} is defined by itself.')
@@ -225,7 +232,7 @@ def _field_names() -> list[str]:
   ]
 
 
-def _check(binding: gin_reader.Binding, macros: _Macros) -> Any:
+def _check(binding: gin_files_lib.Binding, macros: _Macros) -> Any:
   """Returns the binding's value, resolved and of the field's type."""
   known = _configurables()
   if binding.owner not in known:
@@ -245,19 +252,19 @@ def _check(binding: gin_reader.Binding, macros: _Macros) -> Any:
   value = macros.resolve(binding.value, binding.where)
   if binding.owner == 'run':
     return _check_part(binding, value)
-  if value == gin_reader.REQUIRED:
+  if value == gin_files_lib.REQUIRED:
     return value
   try:
     return field_types.convert(value, annotations[binding.field])
   except field_types.WrongTypeError as error:
-    shown = value if isinstance(value, gin_reader.Reference) else repr(value)
+    shown = value if isinstance(value, gin_files_lib.Reference) else repr(value)
     raise errors.UserError(
       f'{binding.where}: {binding.name}: got {shown}, {error}'
     ) from error
 
 
 def _check_part(
-  binding: gin_reader.Binding, value: Any
+  binding: gin_files_lib.Binding, value: Any
 ) -> str | tuple[str, ...] | None:
   """Returns what fills a part of the run, if it fits: one name or several."""
   choices = PARTS[binding.field]
@@ -268,7 +275,7 @@ def _check_part(
   # On the command line, @Name() would need quotes: the bare name will do.
   names = tuple(
     item.name
-    if isinstance(item, gin_reader.Reference) and item.called
+    if isinstance(item, gin_files_lib.Reference) and item.called
     else item
     for item in (value if several else (value,))
   )
@@ -294,7 +301,7 @@ def _shown(value: Any) -> str:
   return str(value)
 
 
-def _build_run(bound: Mapping[str, gin_reader.Binding]) -> RunConfig:
+def _build_run(bound: Mapping[str, gin_files_lib.Binding]) -> RunConfig:
   """Makes the parts of the run and refuses bindings that reached none."""
   parts = {}
   chosen = ['run']
@@ -318,14 +325,14 @@ def _build_run(bound: Mapping[str, gin_reader.Binding]) -> RunConfig:
   return RunConfig(**parts)
 
 
-def _build(cls: type, name: str, bindings: list[gin_reader.Binding]) -> Any:
+def _build(cls: type, name: str, bindings: list[gin_files_lib.Binding]) -> Any:
   """Makes one dataclass; what it refuses is given its file and line."""
   given = {binding.field: binding for binding in bindings}
   for field in dataclasses.fields(cls):
     binding = given.get(field.name)
     if binding is None and _has_default(field):
       continue
-    if binding is None or binding.value == gin_reader.REQUIRED:
+    if binding is None or binding.value == gin_files_lib.REQUIRED:
       expected = field_types.describe(_annotations(cls)[field.name])
       raise errors.UserError(
         f'{binding.where + ": " if binding else ""}{name}.{field.name} has no'
@@ -352,7 +359,7 @@ def _has_default(field: dataclasses.Field) -> bool:
 
 
 def _culprit(
-  message: str, cls: type, bindings: Iterable[gin_reader.Binding]
+  message: str, cls: type, bindings: Iterable[gin_files_lib.Binding]
 ) -> str:
   """'file:line: ' of the binding that a dataclass's complaint names first."""
   found = []

@@ -1,0 +1,1 @@
+"""gin files and bindings to one typed configuration of a run."""
