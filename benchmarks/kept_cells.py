@@ -9,7 +9,8 @@ import json
 import pathlib
 from typing import Any
 
-from hypergrid_jax import files, run_directory
+from hypergrid_jax import files
+from hypergrid_jax.runs import directory
 
 RESULTS = pathlib.Path(__file__).parent / 'results'
 
@@ -17,7 +18,7 @@ RESULTS = pathlib.Path(__file__).parent / 'results'
 def versions() -> dict[str, str]:
   """Those that the TPU's compiler and its programs depend on."""
   libtpu = importlib.metadata.version('libtpu')
-  return {**run_directory.versions(), 'libtpu': libtpu}
+  return {**directory.versions(), 'libtpu': libtpu}
 
 
 def read(name: str) -> dict[str, Any]:

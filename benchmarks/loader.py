@@ -29,7 +29,6 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import numpy as np
 
-from hypergrid_jax import corpus, run_directory
 from hypergrid_jax.data import (
   loader,
   sampling,
@@ -38,6 +37,7 @@ from hypergrid_jax.data import (
   tokens,
 )
 from hypergrid_jax.data.config import DataConfig
+from hypergrid_jax.runs import datasets, directory
 from hypergrid_jax.tasks import vocabularies
 
 # The made-up examples pass for those of a task; its token directory is its own.
@@ -66,9 +66,9 @@ def data_config(options, **changes) -> DataConfig:
   )
 
 
-def open_corpus(data: DataConfig, scratch: str) -> corpus.Corpus:
+def open_corpus(data: DataConfig, scratch: str) -> datasets.Corpus:
   """Opens the data as a run does."""
-  return corpus.open_corpus(
+  return datasets.open_corpus(
     data,
     vocabularies.load_vocabulary(data.vocabulary),
     token_dir=pathlib.Path(scratch, 'tokens'),
@@ -352,7 +352,7 @@ def main() -> None:
         for name, value in vars(options).items()
         if name not in ('scratch', 'start')
       },
-      'versions': run_directory.versions(),
+      'versions': directory.versions(),
       'cpus': os.cpu_count(),
       'examples': {name: s.num_examples for name, s in stores.items()},
       'fill': fill(options, stores),

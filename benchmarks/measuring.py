@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hypergrid_jax import run_directory
+from hypergrid_jax.runs import directory
 
 LEAST_TURNS = 3
 
@@ -142,7 +142,7 @@ def machine() -> dict[str, Any]:
     'processor': _processor(),
     'cpus': os.cpu_count(),
     'load_average': [round(load, 2) for load in os.getloadavg()],
-    'versions': run_directory.versions(),
+    'versions': directory.versions(),
   }
 
 

@@ -33,13 +33,13 @@ import models
 import numpy as np
 from others import torch_worker
 
-from hypergrid_jax import corpus as corpus_lib
 from hypergrid_jax.config import run_config
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.data import sampling, tokens
 from hypergrid_jax.data.config import DataConfig
 from hypergrid_jax.evaluation import evaluate
 from hypergrid_jax.evaluation import predictor as predictor_lib
+from hypergrid_jax.runs import datasets
 from hypergrid_jax.tasks import vocabularies
 
 PEER = 'transformers'
@@ -57,7 +57,7 @@ def open_data(options, scratch: str):
     missing_train='skip',
     batch_size=options.rows,
   )
-  corpus = corpus_lib.open_corpus(
+  corpus = datasets.open_corpus(
     data,
     vocabularies.load_vocabulary(data.vocabulary),
     token_dir=options.token_dir or pathlib.Path(scratch, 'tokens'),

@@ -19,10 +19,10 @@ import time
 
 import jax
 
-from hypergrid_jax import run_directory, run_setup, step_program
 from hypergrid_jax.config import run_config
 from hypergrid_jax.data import assembly
 from hypergrid_jax.precompiling import programs
+from hypergrid_jax.runs import compiled_step, directory, setup
 from hypergrid_jax.training import state as state_lib
 
 RUN = 'gin/runs/quickstart.gin'
@@ -53,7 +53,7 @@ def main() -> None:
     'compile_seconds_all': compiled,
     'compile_ratio_24_over_6': medians[24] / medians[6],
     'devices': [str(device) for device in jax.devices()],
-    'versions': run_directory.versions(),
+    'versions': directory.versions(),
   }
   print(json.dumps(result, indent=1))
 
@@ -68,14 +68,14 @@ def _compile_seconds(depth: int) -> float:
       'HyperGrid.layers=all',
     ],
   )
-  model, mesh, tx = run_setup.build(run, 1000, num_tasks=16)
+  model, mesh, tx = setup.build(run, 1000, num_tasks=16)
   rules = run.mesh.axis_rules()
   state = state_lib.sharded_abstract_state(model, tx, mesh, rules)
   parts = programs.Parts(run, model, mesh, tx, state)
   data = run.data
   batch = assembly.empty_batch(data.batch_size, data.row_lengths, data.segments)
   with jax.set_mesh(mesh):
-    lowered = step_program.trace_step(parts, batch).lower()
+    lowered = compiled_step.trace_step(parts, batch).lower()
     start = time.perf_counter()
     lowered.compile()
   return time.perf_counter() - start

@@ -25,8 +25,9 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from hypergrid_jax import run_batches, run_directory, run_setup, step_program
 from hypergrid_jax.config import run_config
+from hypergrid_jax.runs import batches, compiled_step, directory
+from hypergrid_jax.runs import setup as setup_lib
 from hypergrid_jax.training import state
 
 GIN = ('gin/runs/quickstart.gin', 'gin/methods/ca_mtl_base.gin')
@@ -34,24 +35,24 @@ SAMPLER = 'gin/samplers/uncertainty.gin'
 WARM_UP = 2  # turns that are not counted
 
 
-def set_up(token_dir: str, gin_files, bindings) -> run_setup.Setup:
+def set_up(token_dir: str, gin_files, bindings) -> setup_lib.Setup:
   """Opens the corpus and builds the model."""
   run = run_config.parse(gin_files, bindings, {'token_dir': token_dir})
   console = Console(stderr=True)
-  return run_setup.set_up(run, token_dir, console=console, train=True)
+  return setup_lib.set_up(run, token_dir, console=console, train=True)
 
 
-def prepare(setup: run_setup.Setup):
+def prepare(setup: setup_lib.Setup):
   """Returns what runs a step, what chooses its rows, and the FLOPs."""
-  loader = run_batches.make_loader(setup.run, setup.corpus)
+  loader = batches.make_loader(setup.run, setup.corpus)
   key = jax.random.key(0)
   with jax.set_mesh(setup.mesh):
-    traced = step_program.trace_steps(setup, loader)
-    program = step_program.compile_traced(setup, traced)
+    traced = compiled_step.trace_steps(setup, loader)
+    program = compiled_step.compile_traced(setup, traced)
     current = state.create_state(
       setup.model, setup.tx, key, setup.mesh, setup.run.mesh.axis_rules()
     )
-  selector = run_batches.make_selector(
+  selector = batches.make_selector(
     setup.run, setup.model, loader.tasks, setup.corpus.vocabulary
   )
   choose = selector and jax.jit(selector)
@@ -69,7 +70,7 @@ def prepare(setup: run_setup.Setup):
     with jax.set_mesh(setup.mesh):
       return choose(current.params, batch(number), key)
 
-  return step, choose and select, step_program.step_flops(traced)
+  return step, choose and select, compiled_step.step_flops(traced)
 
 
 def milliseconds(function: Callable[[int], Any], number: int) -> float:
@@ -129,7 +130,7 @@ def main() -> None:
   report = {
     'options': vars(options),
     'device': str(jax.devices()[0]),
-    'versions': run_directory.versions(),
+    'versions': directory.versions(),
     'candidates_per_task': found,
   }
   json.dump(report, sys.stdout, indent=2)

@@ -21,9 +21,10 @@ def load(
   Raises:
     UserError: there is no such run or checkpoint.
   """
-  from hypergrid_jax import inference, run_directory
+  from hypergrid_jax import inference
   from hypergrid_jax.config import run_config
+  from hypergrid_jax.runs import directory
 
-  run_directory.read_facts(model_dir)
+  directory.read_facts(model_dir)
   run = run_config.parse([os.path.join(model_dir, 'config.gin')])
   return inference.LoadedModel(run, model_dir, step=step)

@@ -16,12 +16,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from hypergrid_jax import errors, prediction_rows, run_directory, run_setup
+from hypergrid_jax import errors, prediction_rows
 from hypergrid_jax.checkpoints import manifest, reader
 from hypergrid_jax.data import tokens
 from hypergrid_jax.evaluation.predictor import Predictor
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.prediction_rows import Row
+from hypergrid_jax.runs import directory as directory_lib
+from hypergrid_jax.runs import setup
 from hypergrid_jax.tasks import task_files, tensorflow_guard, vocabularies
 from hypergrid_jax.tasks.task_definition import TaskDefinition
 from hypergrid_jax.training import state
@@ -44,7 +46,7 @@ class LoadedModel:
 
   def __init__(
     self,
-    run: run_setup.Run,
+    run: setup.Run,
     model_dir: str | os.PathLike[str],
     *,
     step: int | str = 'best',
@@ -60,12 +62,12 @@ class LoadedModel:
       UserError: there is no such checkpoint, or the configuration is not that
         of the run.
     """
-    self._run = run = run_setup.on_these_devices(run)
+    self._run = run = setup.on_these_devices(run)
     identity = _identity(model_dir)
     self._task_ids = identity['task_ids']
     self.tasks = tasks_of_run(run, model_dir)
     self._vocabulary = _vocabulary(run, identity['vocabulary'])
-    model, self._mesh, tx = run_setup.build(
+    model, self._mesh, tx = setup.build(
       run, self._vocabulary.size, num_tasks=len(self._task_ids)
     )
     wanted = state.sharded_abstract_state(
@@ -194,7 +196,7 @@ def _formatted(
 
 
 def tasks_of_run(
-  run: run_setup.Run, model_dir: str | os.PathLike[str]
+  run: setup.Run, model_dir: str | os.PathLike[str]
 ) -> dict[str, TaskDefinition]:
   """Returns the tasks that a run's model knows, by name.
 
@@ -202,14 +204,14 @@ def tasks_of_run(
     UserError: there is no run, or a task file of it cannot be read.
   """
   identity = _identity(model_dir)
-  directory = run_setup.token_dir(run, model_dir)
+  directory = setup.token_dir(run, model_dir)
   task_files.load(run.data.task_files, cache=directory)
   return prediction_rows.known_tasks(identity['task_ids'])
 
 
 def _identity(model_dir: str | os.PathLike[str]) -> Mapping[str, Any]:
   """What run.json says of the run's tasks and vocabulary."""
-  identity = run_directory.read_facts(model_dir)['identity']
+  identity = directory_lib.read_facts(model_dir)['identity']
   for name in ('task_ids', 'vocabulary'):
     if name not in identity:
       raise errors.UserError(
@@ -219,7 +221,7 @@ def _identity(model_dir: str | os.PathLike[str]) -> Mapping[str, Any]:
   return identity
 
 
-def _vocabulary(run: run_setup.Run, fingerprint: str):
+def _vocabulary(run: setup.Run, fingerprint: str):
   """Loads the vocabulary, if it is the one that the run was trained with."""
   vocabulary = vocabularies.load_vocabulary(run.data.vocabulary)
   if vocabulary.fingerprint != fingerprint:
@@ -230,7 +232,7 @@ def _vocabulary(run: run_setup.Run, fingerprint: str):
   return vocabulary
 
 
-def _fingerprint(run: run_setup.Run, directory: pathlib.Path, step: int) -> str:
+def _fingerprint(run: setup.Run, directory: pathlib.Path, step: int) -> str:
   """Hashes what predictions follow from: parameters, lengths, task files."""
   digest = hashlib.sha256()
   paths = [directory / str(step) / manifest.NAME]
@@ -244,7 +246,7 @@ def _fingerprint(run: run_setup.Run, directory: pathlib.Path, step: int) -> str:
 
 
 def _max_decode_length(
-  run: run_setup.Run, model_dir: str | os.PathLike[str], step: int
+  run: setup.Run, model_dir: str | os.PathLike[str], step: int
 ) -> int:
   """As long as in the step's evaluation, so that predictions equal its own."""
   if run.evaluate.max_decode_length is not None:

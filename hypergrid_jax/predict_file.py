@@ -22,7 +22,7 @@ from hypergrid_jax import console as console_lib
 from hypergrid_jax import errors, files, inference, prediction_rows
 from hypergrid_jax.evaluation import prediction_files
 from hypergrid_jax.parallel import agreement, processes
-from hypergrid_jax.run_setup import Run
+from hypergrid_jax.runs.setup import Run
 
 # Rows that are formatted at once: each call of a task's preprocessors costs a
 # quarter of a second, however few rows it is given.

@@ -15,16 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hypergrid_jax import console as console_lib
-from hypergrid_jax import corpus as corpus_lib
-from hypergrid_jax import (
-  run_batches,
-  run_setup,
-  split_facts,
-  split_tables,
-  summary,
-  task_warnings,
-)
+from hypergrid_jax import split_facts, split_tables, task_warnings
 from hypergrid_jax.data import config as data_config
+from hypergrid_jax.runs import batches, datasets, setup, summary
 from hypergrid_jax.tasks import definitions, task_files, vocabularies
 from hypergrid_jax.tasks.catalogue import protocols
 
@@ -34,7 +27,7 @@ _SIDES = split_facts.SIDES
 
 
 def tokenize(
-  run: run_setup.Run,
+  run: setup.Run,
   model_dir: str | os.PathLike[str],
   *,
   test: bool = False,
@@ -53,7 +46,7 @@ def tokenize(
     UserError: as training would.
   """
   vocabulary = vocabularies.load_vocabulary(run.data.vocabulary)
-  directory = run_setup.token_dir(run, model_dir)
+  directory = setup.token_dir(run, model_dir)
   task_files.load(run.data.task_files, cache=directory)
   built: set[str] = set()
   kinds = dict.fromkeys((run.evaluate.split, *(('test',) if test else ())))
@@ -64,7 +57,7 @@ def tokenize(
       shown(label, done, total)
 
     opened = [
-      corpus_lib.open_corpus(
+      datasets.open_corpus(
         run.data,
         vocabulary,
         token_dir=directory,
@@ -95,7 +88,7 @@ def tokenize(
 
 
 def _stores(
-  data: data_config.DataConfig, corpus: corpus_lib.Corpus
+  data: data_config.DataConfig, corpus: datasets.Corpus
 ) -> Iterator[tuple[str, Any]]:
   """Yields every token store with its 'task/split'."""
   protocol = protocols.PROTOCOLS[data.protocol]
@@ -167,11 +160,11 @@ def _shares(store: Any, what: str) -> dict[str, float]:
 
 
 def _print_mixture(
-  run: run_setup.Run, corpus: corpus_lib.Corpus, console: Console
+  run: setup.Run, corpus: datasets.Corpus, console: Console
 ) -> None:
   """Prints the mixture of the run, and how full rows are in either form."""
   facts = {
-    pack: run_batches.make_loader(
+    pack: batches.make_loader(
       dataclasses.replace(run, data=_packed(run.data, pack)), corpus
     ).summary(run.train.num_steps)
     for pack in (True, False)

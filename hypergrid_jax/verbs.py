@@ -28,7 +28,7 @@ def train(options: argparse.Namespace) -> int:
   run = _configured(options)
 
   with _together(options) as console:
-    from hypergrid_jax import experiment
+    from hypergrid_jax.runs import experiment
 
     experiment.train(
       run,
@@ -45,7 +45,7 @@ def evaluate(options: argparse.Namespace) -> int:
   run = _run_of_directory(options)
 
   with _together(options) as console:
-    from hypergrid_jax import experiment
+    from hypergrid_jax.runs import experiment
 
     experiment.evaluate(
       run,
@@ -262,10 +262,10 @@ def _configured(options: argparse.Namespace) -> 'RunConfig':
 
 def _run_of_directory(options: argparse.Namespace) -> 'RunConfig':
   """The run that a directory holds, with what bindings and flags change."""
-  from hypergrid_jax import run_directory
   from hypergrid_jax.config import run_config
+  from hypergrid_jax.runs import directory
 
-  run_directory.read_facts(options.model_dir)
+  directory.read_facts(options.model_dir)
   config = os.path.join(options.model_dir, 'config.gin')
   return run_config.parse([config], options.bindings, _flags(options))
 

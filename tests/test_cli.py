@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from hypergrid_jax import cli, experiment
+from hypergrid_jax import cli
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.runs import experiment
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUICKSTART = '--gin_file=gin/runs/quickstart.gin'

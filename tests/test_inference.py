@@ -15,10 +15,11 @@ import pytest
 from rich.console import Console
 
 import hypergrid_jax
-from hypergrid_jax import cli, experiment, inference
+from hypergrid_jax import cli, inference
 from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.evaluation import predictor
+from hypergrid_jax.runs import experiment
 from hypergrid_jax.tasks import definitions
 from hypergrid_jax.tasks.rows import sources
 from tests.tasks import own_files, tiny_rows

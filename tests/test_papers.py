@@ -6,11 +6,12 @@ import re
 
 import pytest
 
-from hypergrid_jax import corpus, trees
+from hypergrid_jax import trees
 from hypergrid_jax.config import run_config
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model, extension
+from hypergrid_jax.runs import datasets
 from hypergrid_jax.training import freezing
 
 PAPERS = pathlib.Path(__file__).parents[1] / 'gin' / 'papers'
@@ -82,7 +83,7 @@ def test_what_trains_is_what_was_published(name):
 @pytest.mark.parametrize('name', COUNTS)
 def test_the_recipe_of_hyperformer(name):
   run = read(f'hyperformer_{name}')
-  assert corpus.task_ids(run.data.mixture).keys() == {
+  assert datasets.task_ids(run.data.mixture).keys() == {
     f'glue_{task}' for task in 'cola sst2 mrpc qqp stsb mnli qnli rte'.split()
   }
   data, train = run.data, run.train

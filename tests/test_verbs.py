@@ -6,14 +6,9 @@ import pathlib
 
 import pytest
 
-from hypergrid_jax import (
-  cli,
-  experiment,
-  predict_file,
-  task_pages,
-  tokenization,
-)
+from hypergrid_jax import cli, predict_file, task_pages, tokenization
 from hypergrid_jax.config import run_config
+from hypergrid_jax.runs import experiment
 from hypergrid_jax.tasks import definitions
 from tests.tasks import own_files
 

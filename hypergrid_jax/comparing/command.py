@@ -6,11 +6,12 @@ import functools
 
 from rich.console import Console
 
-from hypergrid_jax import errors, run_batches, run_directory, run_setup
+from hypergrid_jax import errors
 from hypergrid_jax.comparing import plot, report, scores, step_times, training
 from hypergrid_jax.comparing.plan import PLAIN, SINGLE_TASK, Plan, PlannedRun
 from hypergrid_jax.config import run_config
 from hypergrid_jax.parallel import preemption
+from hypergrid_jax.runs import batches, directory, setup
 
 
 def compare(
@@ -33,7 +34,7 @@ def compare(
   """
   if with_plot:
     plot.check()
-  run_directory.check_address('--model_dir', plan.directory)
+  directory.check_address('--model_dir', plan.directory)
   with (
     preemption.Preemption() as preempted,
     # A run watches for the signal itself while it trains.
@@ -52,10 +53,8 @@ def compare(
 
 
 def _compare(plan, pairs, console) -> report.Comparison | None:
-  plain = run_setup.set_up(
-    plan.plain, plan.directory, console=console, train=True
-  )
-  loader = run_batches.make_loader(plain.run, plain.corpus)
+  plain = setup.set_up(plan.plain, plan.directory, console=console, train=True)
+  loader = batches.make_loader(plain.run, plain.corpus)
   runs = plan.runs(loader.tasks)
   counts = training.check(runs, console=console)
   outcome = training.train_all(runs, console=console)
@@ -66,7 +65,7 @@ def _compare(plan, pairs, console) -> report.Comparison | None:
     trained = {planned.method for planned in outcome.results}
     setups = {
       name: functools.partial(
-        run_setup.set_up, run, plan.directory, console=console, train=True
+        setup.set_up, run, plan.directory, console=console, train=True
       )
       for name, run in plan.methods.items()
       if name in trained - {PLAIN, SINGLE_TASK}
@@ -79,7 +78,7 @@ def _compare(plan, pairs, console) -> report.Comparison | None:
 
 def assemble(
   plan: Plan,
-  plain: run_setup.Setup,
+  plain: setup.Setup,
   counts: dict[PlannedRun, training.Counts],
   outcome: training.Outcome,
   times: dict[str, step_times.StepTime],
@@ -115,7 +114,7 @@ def assemble(
       changes=changes(plan.plain, run),
     )
   facts = {
-    'versions': run_directory.versions(),
+    'versions': directory.versions(),
     'mixture': plan.plain.data.mixture,
     'split': plan.plain.evaluate.split,
   }

@@ -10,10 +10,11 @@ import itertools
 import pathlib
 from typing import Any
 
-from hypergrid_jax import corpus, errors
+from hypergrid_jax import errors
 from hypergrid_jax.config import gin_files as gin_files_lib
 from hypergrid_jax.config import run_config
 from hypergrid_jax.config.run_config import RunConfig
+from hypergrid_jax.runs import datasets
 from hypergrid_jax.tasks import definitions
 
 PLAIN = 'plain'
@@ -186,7 +187,7 @@ def of_one_task(run: RunConfig, task: str) -> RunConfig:
   """
   names = tuple(
     name
-    for name in corpus.task_names(run.data.mixture)
+    for name in datasets.task_names(run.data.mixture)
     if definitions.definition(name).trained_as == task
   )
   data = dataclasses.replace(

@@ -20,17 +20,13 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from hypergrid_jax import console as console_lib
-from hypergrid_jax import (
-  files,
-  run_batches,
-  run_directory,
-  run_setup,
-  step_program,
-  types,
-)
+from hypergrid_jax import files, types
 from hypergrid_jax.comparing import training
 from hypergrid_jax.evaluation import prediction_files
 from hypergrid_jax.model import Model, extension
+from hypergrid_jax.runs import batches, compiled_step
+from hypergrid_jax.runs import directory as directory_lib
+from hypergrid_jax.runs import setup as setup_lib
 from hypergrid_jax.training import state as state_lib
 
 _WARM_UP = 2  # pairs that are not counted
@@ -62,7 +58,7 @@ class StepTime:
 
 
 def measure(
-  plain: run_setup.Setup, method: run_setup.Setup, *, pairs: int
+  plain: setup_lib.Setup, method: setup_lib.Setup, *, pairs: int
 ) -> StepTime:
   """Times a method against the plain T5 on the first batches of the data.
 
@@ -128,12 +124,12 @@ def timed(function: Callable[..., Any]) -> Callable[..., float]:
   return run
 
 
-def _step(setup: run_setup.Setup) -> Callable[[int], float]:
+def _step(setup: setup_lib.Setup) -> Callable[[int], float]:
   """A function that times one step on a batch by its number."""
-  loader = run_batches.make_loader(setup.run, setup.corpus)
+  loader = batches.make_loader(setup.run, setup.corpus)
   key = jax.random.key(setup.run.train.seed)
   with jax.set_mesh(setup.mesh):
-    program = step_program.compile_step(setup, loader)
+    program = compiled_step.compile_step(setup, loader)
     state = state_lib.create_state(
       setup.model, setup.tx, key, setup.mesh, setup.run.mesh.axis_rules()
     )
@@ -148,7 +144,7 @@ def _step(setup: run_setup.Setup) -> Callable[[int], float]:
   return lambda number: one(program.rows.place(loader.batch(number)))
 
 
-def _condition(setup: run_setup.Setup) -> Callable[[int], float] | None:
+def _condition(setup: setup_lib.Setup) -> Callable[[int], float] | None:
   """A function that times the `condition` point alone; None without one."""
   points = extension.of_methods(setup.run.method)
   if points.condition is extension.no_condition:
@@ -157,10 +153,10 @@ def _condition(setup: run_setup.Setup) -> Callable[[int], float] | None:
   return _alone(setup, gradient)
 
 
-def _selection(setup: run_setup.Setup) -> Callable[[int], float] | None:
+def _selection(setup: setup_lib.Setup) -> Callable[[int], float] | None:
   """A function that times the choice of rows; None where there is none."""
-  loader = run_batches.make_loader(setup.run, setup.corpus)
-  selector = run_batches.make_selector(
+  loader = batches.make_loader(setup.run, setup.corpus)
+  selector = batches.make_selector(
     setup.run, setup.model, loader.tasks, setup.corpus.vocabulary
   )
   if selector is None:
@@ -171,10 +167,10 @@ def _selection(setup: run_setup.Setup) -> Callable[[int], float] | None:
 
 
 def _alone(
-  setup: run_setup.Setup, function: Callable[[types.Params, types.Batch], Any]
+  setup: setup_lib.Setup, function: Callable[[types.Params, types.Batch], Any]
 ) -> Callable[[int], float]:
   """A function that times `function` on a batch by its number."""
-  loader = run_batches.make_loader(setup.run, setup.corpus)
+  loader = batches.make_loader(setup.run, setup.corpus)
   params = setup.model.init(jax.random.key(0))
 
   def call(batch):
@@ -215,11 +211,11 @@ def condition_size(
 
 
 def circumstances(
-  plain: run_setup.Setup, method: run_setup.Setup, *, pairs: int
+  plain: setup_lib.Setup, method: setup_lib.Setup, *, pairs: int
 ) -> dict[str, Any]:
   """What a measurement holds for; with another value it is made again."""
   devices = jax.devices()
-  versions = run_directory.versions()
+  versions = directory_lib.versions()
   return {
     'devices': f'{len(devices)} x {devices[0].device_kind}',
     'versions': {name: versions[name] for name in _VERSIONS},
@@ -230,7 +226,7 @@ def circumstances(
   }
 
 
-def _program(setup: run_setup.Setup) -> dict[str, Any]:
+def _program(setup: setup_lib.Setup) -> dict[str, Any]:
   """What decides how long a step takes."""
   run = setup.run
   return {
@@ -267,8 +263,8 @@ class Store:
 
 
 def measure_all(
-  plain: run_setup.Setup,
-  setups: dict[str, Callable[[], run_setup.Setup]],
+  plain: setup_lib.Setup,
+  setups: dict[str, Callable[[], setup_lib.Setup]],
   directory: pathlib.Path,
   *,
   pairs: int,

@@ -8,11 +8,13 @@ import pathlib
 import jax
 from rich.console import Console
 
-from hypergrid_jax import errors, experiment, run_directory, run_setup, summary
+from hypergrid_jax import errors
 from hypergrid_jax.checkpoints.reader import CheckpointReader
 from hypergrid_jax.comparing.plan import PlannedRun
 from hypergrid_jax.config import run_config
 from hypergrid_jax.evaluation import results as results_lib
+from hypergrid_jax.runs import directory, experiment, summary
+from hypergrid_jax.runs import setup as setup_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,24 +66,24 @@ def check(
       checkpoint to start from is missing.
   """
   _check_starts(runs)
-  setups: dict[tuple[str, str], run_setup.Setup] = {}
+  setups: dict[tuple[str, str], setup_lib.Setup] = {}
   counts = {}
   for planned in runs:
     key = planned.method, planned.task
     if key not in setups:
-      setups[key] = run_setup.set_up(
+      setups[key] = setup_lib.set_up(
         planned.run, planned.directory, console=console, train=True
       )
     setup = dataclasses.replace(
       setups[key], run=planned.run, directory=planned.directory
     )
-    run_directory.check(planned.directory, setup.identity)
+    directory.check(planned.directory, setup.identity)
     _check_evaluation(planned)
     counts[planned] = counts_of(setup)
   return counts
 
 
-def counts_of(setup: run_setup.Setup) -> Counts:
+def counts_of(setup: setup_lib.Setup) -> Counts:
   """Counts the parameters of a run's model."""
   found = summary.parameter_counts(setup.model, setup.trained)
   return Counts(

@@ -14,12 +14,13 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from hypergrid_jax import corpus, errors, files, run_setup, trees
+from hypergrid_jax import errors, files, trees
 from hypergrid_jax.checkpoints import reader as reader_lib
 from hypergrid_jax.checkpoints import streaming
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import importing, run_files, trained
 from hypergrid_jax.model import Model
+from hypergrid_jax.runs import datasets, setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Edit:
 
 
 def edit(
-  run: run_setup.Run,
+  run: setup.Run,
   model_dir: str | os.PathLike[str],
   target: str | os.PathLike[str],
   change: Edit,
@@ -67,13 +68,13 @@ def edit(
   """
   files.check_is_free(target)
   model = run_files.model_of(run, directory=str(model_dir))
-  old_tasks = corpus.task_names(run.data.mixture)
+  old_tasks = datasets.task_names(run.data.mixture)
   mixture = changed_mixture(tuple(old_tasks), run.data.mixture, change)
   data = dataclasses.replace(run.data, mixture=mixture)
   new_run = dataclasses.replace(run, data=data)
   new_model = run_files.model_of(new_run, directory=str(model_dir))
-  old_ids = corpus.task_ids(run.data.mixture)
-  new_ids = corpus.task_ids(mixture)
+  old_ids = datasets.task_ids(run.data.mixture)
+  new_ids = datasets.task_ids(mixture)
   reader = reader_lib.CheckpointReader(model_dir)
   params = averaged(reader, model, change)
   params = moved(

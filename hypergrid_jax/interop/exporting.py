@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from hypergrid_jax import files as files_lib
-from hypergrid_jax import run_setup, trees, types
+from hypergrid_jax import trees, types
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import (
   hf_tokenizer,
@@ -26,6 +26,7 @@ from hypergrid_jax.interop import (
 from hypergrid_jax.methods import folding
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
+from hypergrid_jax.runs import setup
 from hypergrid_jax.tasks import vocabularies
 
 # Largest difference of two float32 logits, over the largest logit: rounding,
@@ -35,7 +36,7 @@ _ROWS, _INPUT_LENGTH, _TARGET_LENGTH = 4, 21, 9  # of the comparison
 
 
 def export(
-  run: run_setup.Run | None,
+  run: setup.Run | None,
   model_dir: str | os.PathLike[str],
   output: str | os.PathLike[str],
   *,

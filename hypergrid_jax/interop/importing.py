@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from hypergrid_jax import console as console_lib
-from hypergrid_jax import files, run_setup, trees
+from hypergrid_jax import files, trees
 from hypergrid_jax.checkpoints import streaming
 from hypergrid_jax.checkpoints.streaming import Deferred
 from hypergrid_jax.errors import UserError
@@ -19,6 +19,7 @@ from hypergrid_jax.interop import locations, names, opening, run_files
 from hypergrid_jax.interop.sources import Source
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
+from hypergrid_jax.runs import setup
 
 # What makes one T5 another function; the rest is how it is run and trained.
 FUNCTION_FIELDS = (
@@ -46,7 +47,7 @@ def import_weights(
   name: str,
   target: str | pathlib.Path,
   *,
-  run: run_setup.Run | None = None,
+  run: setup.Run | None = None,
   config_text: str = '',
   vocab_rows: int | None = None,
   console: Console,
@@ -94,7 +95,7 @@ def import_weights(
 def show_plan(
   name: str,
   *,
-  run: run_setup.Run | None = None,
+  run: setup.Run | None = None,
   vocab_rows: int | None = None,
   console: Console,
 ) -> None:
@@ -135,7 +136,7 @@ def show_plan(
 def fitted(
   theirs: T5Config,
   place: str,
-  run: run_setup.Run | None,
+  run: setup.Run | None,
   model: Model | None,
   vocab_rows: int | None,
 ) -> T5Config:
@@ -146,7 +147,7 @@ def fitted(
   """
   rows = theirs.vocab_size
   if model is None:
-    multiple = run_setup.VOCABULARY_MULTIPLE
+    multiple = setup.VOCABULARY_MULTIPLE
     wanted = vocab_rows or -(-rows // multiple) * multiple
     if wanted < rows:
       raise UserError(
@@ -295,7 +296,7 @@ def _summary(source: Source, theirs: T5Config, config: T5Config) -> str:
   return '\n'.join(lines)
 
 
-def _next_step(target: str | pathlib.Path, run: run_setup.Run | None) -> str:
+def _next_step(target: str | pathlib.Path, run: setup.Run | None) -> str:
   if run is None:
     return (
       f'Wrote {target}. Start from it: hypergrid train --gin_file=RUN.gin'

@@ -4,12 +4,14 @@ import pathlib
 
 from rich.console import Console
 
-from hypergrid_jax import corpus, run_batches, run_directory, run_setup, summary
 from hypergrid_jax.model import Model
+from hypergrid_jax.runs import batches, datasets, summary
+from hypergrid_jax.runs import directory as directory_lib
+from hypergrid_jax.runs import setup as setup_lib
 from hypergrid_jax.tasks import task_files, vocabularies
 
 
-def model_of(run: run_setup.Run, *, directory: str = '') -> Model:
+def model_of(run: setup_lib.Run, *, directory: str = '') -> Model:
   """The model of a run; no data is read.
 
   Args:
@@ -19,16 +21,16 @@ def model_of(run: run_setup.Run, *, directory: str = '') -> Model:
   Raises:
     UserError: the configuration does not fit the vocabulary or the tasks.
   """
-  run = run_setup.on_these_devices(run)
+  run = setup_lib.on_these_devices(run)
   vocabulary = vocabularies.load_vocabulary(run.data.vocabulary)
-  cache = run_setup.token_dir(run, directory) if directory else None
+  cache = setup_lib.token_dir(run, directory) if directory else None
   task_files.load(run.data.task_files, cache=cache)
-  num_tasks = len(corpus.task_ids(run.data.mixture))
-  return run_setup.build(run, vocabulary.size, num_tasks=num_tasks)[0]
+  num_tasks = len(datasets.task_ids(run.data.mixture))
+  return setup_lib.build(run, vocabulary.size, num_tasks=num_tasks)[0]
 
 
 def write(
-  run: run_setup.Run,
+  run: setup_lib.Run,
   directory: pathlib.Path,
   config_text: str,
   *,
@@ -45,16 +47,16 @@ def write(
   Raises:
     UserError: the data cannot be read, or do not fit the configuration.
   """
-  setup = run_setup.set_up(
-    run_setup.on_these_devices(run), directory, console=console, train=True
+  setup = setup_lib.set_up(
+    setup_lib.on_these_devices(run), directory, console=console, train=True
   )
-  loader = run_batches.make_loader(setup.run, setup.corpus)
+  loader = batches.make_loader(setup.run, setup.corpus)
   facts = summary.run_facts(
     setup.model,
     setup.mesh,
     loader.summary(run.train.num_steps),
     trained=setup.trained,
   )
-  run_directory.write(
+  directory_lib.write(
     directory, config_text, {'identity': setup.identity, **facts}
   )

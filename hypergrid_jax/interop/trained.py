@@ -8,12 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from hypergrid_jax import errors, inference, run_directory, run_setup, trees
+from hypergrid_jax import errors, inference, trees
 from hypergrid_jax.checkpoints import reader as reader_lib
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import run_files
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
+from hypergrid_jax.runs import directory, setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Trained:
 
 
 def load(
-  run: run_setup.Run | None,
+  run: setup.Run | None,
   model_dir: str | os.PathLike[str],
   *,
   step: int | str = 'best',
@@ -89,7 +90,7 @@ def load(
     run = dataclasses.replace(run, model=_in_float32(run.model))
     tasks = inference.tasks_of_run(run, model_dir)
     owners = {name: task.trained_as for name, task in tasks.items()}
-    task_ids = run_directory.read_facts(model_dir)['identity']['task_ids']
+    task_ids = directory.read_facts(model_dir)['identity']['task_ids']
     model = run_files.model_of(run, directory=str(model_dir))
     method, vocabulary = run.method, run.data.vocabulary
   return Trained(

@@ -7,8 +7,9 @@ are expected to cost per step; nothing is advised that was not compiled.
 from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 
-from hypergrid_jax import errors, run_setup
+from hypergrid_jax import errors
 from hypergrid_jax.precompiling import measures, programs, topologies
+from hypergrid_jax.runs import setup
 
 Measure = Callable[[programs.Parts, topologies.Topology], measures.Measures]
 
@@ -30,7 +31,7 @@ class Change:
     """As it is written on the command line."""
     return ' '.join(f'{name}={value}' for name, value in self.bindings)
 
-  def apply(self, run: run_setup.Run) -> run_setup.Run:
+  def apply(self, run: setup.Run) -> setup.Run:
     """The run with this change."""
     for name, value in self.bindings:
       owner, field = name.split('.')
@@ -56,7 +57,7 @@ class Tried:
 
 
 def find(
-  run: run_setup.Run,
+  run: setup.Run,
   topology: topologies.Topology,
   *,
   changes: Iterable[Change],
@@ -89,7 +90,7 @@ def find(
   return sorted(fitting, key=lambda tried: tried.measures.roofline.seconds)
 
 
-def for_training(run: run_setup.Run, devices: int) -> Iterator[Change]:
+def for_training(run: setup.Run, devices: int) -> Iterator[Change]:
   """Yields changes from the cheapest: parts, recomputation, mesh, and all.
 
   More microbatches cost little but weights sent more often; recomputing 'full'
@@ -113,7 +114,7 @@ def for_training(run: run_setup.Run, devices: int) -> Iterator[Change]:
     yield from (Change(mesh + strongest + part) for part in parts[:3])
 
 
-def for_decoding(run: run_setup.Run, devices: int) -> Iterator[Change]:
+def for_decoding(run: setup.Run, devices: int) -> Iterator[Change]:
   """Yields smaller batches, then meshes that divide the parameters more."""
   rows = run.evaluate.batch_size
   while rows % 2 == 0:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 from rich.console import Console
 
-from hypergrid_jax import files, run_setup
+from hypergrid_jax import files
 from hypergrid_jax.precompiling import (
   advice,
   analytic,
@@ -18,12 +18,13 @@ from hypergrid_jax.precompiling import (
   report,
   topologies,
 )
+from hypergrid_jax.runs import setup
 
 FITS, DOES_NOT_FIT = 0, 1
 
 
 def precompile(
-  run: run_setup.Run,
+  run: setup.Run,
   topology_name: str,
   *,
   slices: int | None = None,

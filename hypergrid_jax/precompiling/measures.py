@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 
-from hypergrid_jax import step_program
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling import (
   collectives,
@@ -16,6 +15,7 @@ from hypergrid_jax.precompiling import (
   programs,
   topologies,
 )
+from hypergrid_jax.runs import compiled_step
 
 SECONDS_PER_HOUR = 3600
 
@@ -157,7 +157,7 @@ def _memory(stats, held: Mapping[str, int]) -> dict[str, int]:
     'batch, and padding of inputs': inputs - sum(held.values()),
     'outputs that reuse no input': outputs,
     'activations, gradients and other temporaries': (
-      step_program.temporary_bytes(stats)
+      compiled_step.temporary_bytes(stats)
     ),
     'program': stats.generated_code_size_in_bytes,
   }

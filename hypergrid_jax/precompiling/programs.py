@@ -11,13 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hypergrid_jax import corpus as corpus_lib
-from hypergrid_jax import run_batches, run_setup, step_program
 from hypergrid_jax.data import assembly
 from hypergrid_jax.evaluation import predictor
 from hypergrid_jax.model import Model, decoding
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling.topologies import Topology
+from hypergrid_jax.runs import batches, compiled_step, datasets, setup
 from hypergrid_jax.tasks import definitions, task_files, vocabularies
 from hypergrid_jax.training import freezing
 from hypergrid_jax.training import state as state_lib
@@ -53,7 +52,7 @@ class Parts:
     state: shapes and shardings of the training state.
   """
 
-  run: run_setup.Run
+  run: setup.Run
   model: Model
   mesh: jax.sharding.Mesh
   tx: Any
@@ -81,7 +80,7 @@ class Parts:
     }
 
 
-def build(run: run_setup.Run, topology: Topology) -> Parts:
+def build(run: setup.Run, topology: Topology) -> Parts:
   """Makes what a run's programs are made of; reads no data.
 
   Raises:
@@ -92,14 +91,14 @@ def build(run: run_setup.Run, topology: Topology) -> Parts:
   size = run.model.vocab_size
   if size is None:
     size = vocabularies.load_vocabulary(run.data.vocabulary).size
-  model, mesh, tx = run_setup.build(
+  model, mesh, tx = setup.build(
     run,
     size,
-    num_tasks=len(corpus_lib.task_ids(run.data.mixture)),
+    num_tasks=len(datasets.task_ids(run.data.mixture)),
     devices=topology.devices,
   )
   rules = run.mesh.axis_rules()
-  run_setup.check_rows(run, mesh)
+  setup.check_rows(run, mesh)
   rows = [run.evaluate.batch_size]
   partitioning.partition_spec(
     'evaluate.batch_size', rows, ['batch'], mesh, rules
@@ -117,7 +116,7 @@ def compile_training(parts: Parts) -> jax.stages.Compiled:
   selector = None
   if parts.run.sampler is not None:
     data = parts.run.data
-    selector = run_batches.make_selector(
+    selector = batches.make_selector(
       parts.run,
       parts.model,
       trained_tasks(data.mixture),
@@ -125,7 +124,7 @@ def compile_training(parts: Parts) -> jax.stages.Compiled:
     )
   return _compile(
     parts,
-    lambda: step_program.trace_step(
+    lambda: compiled_step.trace_step(
       parts, batch_shapes(parts), selector=selector
     ).lower(),
   )
@@ -133,7 +132,7 @@ def compile_training(parts: Parts) -> jax.stages.Compiled:
 
 def trained_tasks(mixture: str | tuple[str, ...]) -> tuple[str, ...]:
   """The tasks of a mixture that have a training set."""
-  names = corpus_lib.task_names(mixture)
+  names = datasets.task_names(mixture)
   return tuple(n for n in names if definitions.definition(n).train_split)
 
 

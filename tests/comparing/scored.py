@@ -9,8 +9,10 @@ import zlib
 
 import jax
 
-from hypergrid_jax import cli, experiment, run_directory, run_setup, summary
+from hypergrid_jax import cli
 from hypergrid_jax.evaluation import results
+from hypergrid_jax.runs import directory, experiment, summary
+from hypergrid_jax.runs import setup as setup_lib
 
 TASKS = ('glue_cola', 'glue_rte')
 GIN_FILE = '--gin_file=gin/runs/quickstart.gin'
@@ -41,11 +43,11 @@ def evaluate_params(setup, step, params, console) -> results.Results:
 def train(run, model_dir, *, config_text, brief, console) -> results.Results:
   """Writes what training leaves behind; the scores tell runs apart."""
   assert brief
-  setup = run_setup.set_up(run, model_dir, console=console, train=True)
-  run_directory.prepare(model_dir, setup.identity)
+  setup = setup_lib.set_up(run, model_dir, console=console, train=True)
+  directory.prepare(model_dir, setup.identity)
   counts = summary.parameter_counts(setup.model, setup.trained)
   facts = {'identity': setup.identity, 'parameters': counts}
-  run_directory.write(model_dir, config_text, facts)
+  directory.write(model_dir, config_text, facts)
   size = zlib.crc32(f'{run.method} {run.train.seed}'.encode()) / 1000
   return _written(setup, run.train.num_steps, size)
 

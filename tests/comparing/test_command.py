@@ -8,10 +8,11 @@ import types
 import jax
 import pytest
 
-from hypergrid_jax import cli, experiment, step_program
+from hypergrid_jax import cli
 from hypergrid_jax.comparing import command, plot, step_times
 from hypergrid_jax.evaluation import results
 from hypergrid_jax.parallel import host_rows
+from hypergrid_jax.runs import compiled_step, experiment
 from hypergrid_jax.training import loop
 from tests.comparing import scored
 
@@ -188,9 +189,9 @@ def test_methods_train_on_the_same_batches(tmp_path, token_dir, monkeypatch):
     experiment, '_start_state', lambda *_: (types.SimpleNamespace(step=0), {})
   )
   monkeypatch.setattr(
-    step_program,
+    compiled_step,
     'compile_traced',
-    lambda setup, _: step_program.StepProgram(
+    lambda setup, _: compiled_step.StepProgram(
       {}, host_rows.row_parts(setup.rows)
     ),
   )

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from hypergrid_jax import corpus
 from hypergrid_jax.data import loader, sampling
 from hypergrid_jax.data.config import DataConfig
+from hypergrid_jax.runs import datasets
 from hypergrid_jax.tasks import vocabularies
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
@@ -38,7 +38,7 @@ def test_rows_of_the_mixture_are_full(real_data, tmp_path, record_property):
     vocabulary=str(model),
     missing_train='skip',
   )
-  stores = corpus.open_corpus(
+  stores = datasets.open_corpus(
     data,
     vocabularies.load_vocabulary(data.vocabulary),
     token_dir=tmp_path,

@@ -5,10 +5,12 @@ import pathlib
 
 import numpy as np
 
-from hypergrid_jax import corpus, run_directory, trees
+from hypergrid_jax import trees
 from hypergrid_jax.checkpoints import streaming
 from hypergrid_jax.config import run_config
 from hypergrid_jax.model import Model, extension
+from hypergrid_jax.runs import datasets
+from hypergrid_jax.runs import directory as directory_lib
 from hypergrid_jax.tasks import vocabularies
 
 SIZES = {
@@ -54,7 +56,7 @@ def write(directory, method=None, *, gin=(), steps=(7,), **sizes):
   )
   run = dataclasses.replace(run, method=method)
   vocabulary = vocabularies.load_vocabulary(run.data.vocabulary)
-  task_ids = corpus.task_ids(run.data.mixture)
+  task_ids = datasets.task_ids(run.data.mixture)
   config = run.model
   if config.vocab_size is None:
     config = dataclasses.replace(config, vocab_size=640)
@@ -62,7 +64,7 @@ def write(directory, method=None, *, gin=(), steps=(7,), **sizes):
   model = Model(config, points, num_tasks=len(task_ids))
   directory = pathlib.Path(directory)
   identity = {'task_ids': task_ids, 'vocabulary': vocabulary.fingerprint}
-  run_directory.write(
+  directory_lib.write(
     directory, run_config.operative_config(run), {'identity': identity}
   )
   for step in steps:

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from hypergrid_jax import summary
 from hypergrid_jax.config import run_config
 from hypergrid_jax.model import Model, extension
+from hypergrid_jax.runs import summary
 from hypergrid_jax.training import freezing
 
 # T5 1.0: d_model, layers of each stack, parameters.

@@ -9,10 +9,10 @@ import sys
 import pytest
 from rich.console import Console
 
-from hypergrid_jax import experiment, run_setup
 from hypergrid_jax.checkpoints import reader as reader_lib
 from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.runs import experiment, setup
 from tests.tasks.own_files import TOML, write_module, write_reviews
 
 BINDINGS = (
@@ -154,7 +154,7 @@ print(json.dumps([
 def set_up(folder, *more):
   run = run_config.parse([str(folder / 'run' / 'config.gin')], more)
   console = Console(file=io.StringIO())
-  return run_setup.set_up(run, folder / 'run', console=console, train=True)
+  return setup.set_up(run, folder / 'run', console=console, train=True)
 
 
 def test_stores_follow_rows_code_and_vocabulary(finished):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hypergrid_jax import corpus
 from hypergrid_jax.data.config import DataConfig
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.runs import datasets
 from hypergrid_jax.tasks import definitions, vocabularies
 from hypergrid_jax.tasks.catalogue import protocols
 
@@ -107,7 +107,7 @@ def open_sample(tmp_path, mixture, kind, **options):
   data = DataConfig(
     mixture=mixture, vocabulary='bytes', protocol='hyperformer', **options
   )
-  return corpus.open_corpus(
+  return datasets.open_corpus(
     data,
     vocabularies.load_vocabulary('bytes'),
     token_dir=tmp_path,

@@ -5,7 +5,7 @@ import io
 import jax
 from rich.console import Console
 
-from hypergrid_jax import summary
+from hypergrid_jax.runs import summary
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config

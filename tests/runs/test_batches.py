@@ -3,7 +3,8 @@
 import jax
 import pytest
 
-from hypergrid_jax import run_batches, run_setup
+from hypergrid_jax.runs import batches
+from hypergrid_jax.runs import setup
 from hypergrid_jax.config import run_config
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling import programs
@@ -23,7 +24,7 @@ RUN = (
 
 def parts_of(run):
   """What is compiled for devices that are not here, for those that are."""
-  model, mesh, tx = run_setup.build(run, 600, num_tasks=8)
+  model, mesh, tx = setup.build(run, 600, num_tasks=8)
   rules = run.mesh.axis_rules()
   state = state_lib.sharded_abstract_state(model, tx, mesh, rules)
   return programs.Parts(run, model, mesh, tx, state)
@@ -52,6 +53,6 @@ def test_a_program_for_other_devices_is_given_candidates(
 def test_without_a_sampler_a_step_takes_all_its_rows():
   run = run_config.parse(*RUN)
   assert programs.batch_shapes(parts_of(run)).task_ids.shape == (16,)
-  assert run_batches.make_selector(run, None, (), None) is None
+  assert batches.make_selector(run, None, (), None) is None
   mesh = partitioning.make_mesh(run.mesh)
-  run_setup.check_rows(run, mesh)
+  setup.check_rows(run, mesh)

@@ -13,21 +13,19 @@ import jax
 from rich.console import Console
 
 from hypergrid_jax import console as console_lib
-from hypergrid_jax import recorder as recorder_lib
-from hypergrid_jax import (
-  run_batches,
-  run_directory,
-  run_setup,
-  step_program,
-  summary,
-)
+from hypergrid_jax.runs import recorder as recorder_lib
+from hypergrid_jax.runs import batches as batches_lib
+from hypergrid_jax.runs import directory as directory_lib
+from hypergrid_jax.runs import setup as setup_lib
+from hypergrid_jax.runs import compiled_step
+from hypergrid_jax.runs import summary
 from hypergrid_jax.checkpoints import reader, schedule, warm_start, writer
 from hypergrid_jax.data import prefetching
 from hypergrid_jax.evaluation import evaluate as evaluate_lib
 from hypergrid_jax.evaluation import metrics, results, tables
-from hypergrid_jax.meter import Meter
+from hypergrid_jax.runs.meter import Meter
 from hypergrid_jax.parallel import agreement, preemption, processes
-from hypergrid_jax.run_setup import Run, Setup
+from hypergrid_jax.runs.setup import Run, Setup
 from hypergrid_jax.tasks import tensorflow_guard
 from hypergrid_jax.training import loop
 from hypergrid_jax.training import state as state_lib
@@ -74,10 +72,10 @@ def train(
 
 def _train(run, model_dir, config_text, fresh, brief, console, preempted):
   with preempted.unattended('the start'):
-    setup = run_setup.set_up(run, model_dir, console=console, train=True)
-    loader = run_batches.make_loader(run, setup.corpus)
+    setup = setup_lib.set_up(run, model_dir, console=console, train=True)
+    loader = batches_lib.make_loader(run, setup.corpus)
     with jax.set_mesh(setup.mesh):
-      traced = step_program.trace_steps(setup, loader)
+      traced = compiled_step.trace_steps(setup, loader)
     agreement.of_first(lambda: _prepare(setup, fresh, console))
     facts = {
       'identity': setup.identity,
@@ -92,12 +90,12 @@ def _train(run, model_dir, config_text, fresh, brief, console, preempted):
         run.data.batch_size,
         setup.rows,
       ),
-      'flops_per_step': step_program.step_flops(traced),
+      'flops_per_step': compiled_step.step_flops(traced),
     }
     written = agreement.of_first(
-      lambda: run_directory.write(setup.directory, config_text, facts)
+      lambda: directory_lib.write(setup.directory, config_text, facts)
     )
-    agreement.of_all(lambda: run_directory.wait_for(setup.directory, written))
+    agreement.of_all(lambda: directory_lib.wait_for(setup.directory, written))
     summary.show(facts, setup.notes, mixture=not brief, console=console)
   checkpoints = writer.Checkpointer(
     setup.directory,
@@ -117,7 +115,7 @@ def _train(run, model_dir, config_text, fresh, brief, console, preempted):
 
 
 def _prepare(setup, fresh, console):
-  aside = run_directory.prepare(setup.directory, setup.identity, fresh=fresh)
+  aside = directory_lib.prepare(setup.directory, setup.identity, fresh=fresh)
   if aside is not None:
     console.print(
       f'Moved the run that was in {setup.directory} to {aside}.', markup=False
@@ -157,9 +155,9 @@ def evaluate(
     config = dataclasses.replace(config, split=split)
   if limit is not None:
     config = dataclasses.replace(config, limit=limit)
-  run = dataclasses.replace(run_setup.on_these_devices(run), evaluate=config)
-  run_directory.read_facts(model_dir)
-  setup = run_setup.set_up(
+  run = dataclasses.replace(setup_lib.on_these_devices(run), evaluate=config)
+  directory_lib.read_facts(model_dir)
+  setup = setup_lib.set_up(
     run, model_dir, console=console, train=True, only=tasks
   )
   agreement.of_first(lambda: _prepare(setup, False, console))
@@ -203,7 +201,7 @@ def _train_and_evaluate(
   """Compiles the step, runs the loop, and returns the last evaluation."""
   config, start = setup.run.train, int(state.step)
   with preempted.unattended('compiling'):
-    program = step_program.compile_traced(setup, traced)
+    program = compiled_step.compile_traced(setup, traced)
   console.print(summary.program_line(program), markup=False, highlight=False)
   rows = program.rows
   with contextlib.ExitStack() as stack:

@@ -4,18 +4,18 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from hypergrid_jax import corpus as corpus_lib
+from hypergrid_jax.runs import datasets
 from hypergrid_jax import types
 from hypergrid_jax.data import candidates, sampling
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.model import Model
-from hypergrid_jax.run_setup import Run
+from hypergrid_jax.runs.setup import Run
 from hypergrid_jax.tasks import definitions, vocabularies
 from hypergrid_jax.training import uncertainty
 
 
 def make_loader(
-  run: Run, corpus: corpus_lib.Corpus
+  run: Run, corpus: datasets.Corpus
 ) -> loader_lib.Loader | candidates.CandidateLoader:
   """The batches of the run: its rows, or candidates to choose them from.
 

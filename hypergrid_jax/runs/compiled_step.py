@@ -6,7 +6,9 @@ from typing import Any
 
 import jax
 
-from hypergrid_jax import run_batches, run_setup, types
+from hypergrid_jax.runs import batches
+from hypergrid_jax.runs import setup as setup_lib
+from hypergrid_jax import types
 from hypergrid_jax.data import candidates
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.ops import flops
@@ -63,7 +65,7 @@ def temporary_bytes(stats: Any) -> int:
 
 
 def trace_step(
-  setup: run_setup.Setup,
+  setup: setup_lib.Setup,
   batch: types.Batch,
   *,
   selector: loop.Selector | None = None,
@@ -104,7 +106,7 @@ def trace_step(
 
 
 def trace_steps(
-  setup: run_setup.Setup,
+  setup: setup_lib.Setup,
   loader: loader_lib.Loader | candidates.CandidateLoader,
 ) -> dict[int, jax.stages.Traced]:
   """Traces the train step for every shape that the loader's batches have.
@@ -112,7 +114,7 @@ def trace_steps(
   Returns:
     The programs by length of the encoder's rows.
   """
-  selector = run_batches.make_selector(
+  selector = batches.make_selector(
     setup.run, setup.model, loader.tasks, setup.corpus.vocabulary
   )
   return {
@@ -137,7 +139,7 @@ def step_flops(traced: Mapping[int, jax.stages.Traced]) -> dict[str, int]:
 
 
 def compile_step(
-  setup: run_setup.Setup,
+  setup: setup_lib.Setup,
   loader: loader_lib.Loader | candidates.CandidateLoader,
 ) -> StepProgram:
   """Compiles the train step for every shape that the loader's batches have."""
@@ -145,7 +147,7 @@ def compile_step(
 
 
 def compile_traced(
-  setup: run_setup.Setup, traced: Mapping[int, jax.stages.Traced]
+  setup: setup_lib.Setup, traced: Mapping[int, jax.stages.Traced]
 ) -> StepProgram:
   """Compiles what `trace_steps` has traced."""
   compiled = {

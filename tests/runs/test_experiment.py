@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hypergrid_jax import cli, experiment, run_setup
+from hypergrid_jax.runs import experiment
+from hypergrid_jax.runs import setup as setup_lib
+from hypergrid_jax import cli
 from hypergrid_jax.checkpoints import layout
 from hypergrid_jax.checkpoints import reader as reader_lib
 from hypergrid_jax.config import run_config
@@ -73,7 +75,7 @@ def leaves(directory, step):
   meta = reader.meta(step)
   assert meta is not None
   run = run_config.parse([str(directory / 'config.gin')])
-  setup = run_setup.set_up(
+  setup = setup_lib.set_up(
     run, directory, console=Console(file=io.StringIO()), train=True
   )
   state, _ = reader.restore(setup.state, step)
@@ -199,8 +201,8 @@ def test_the_vocabulary_decides_the_rows():
   config = run_config.parse(
     ['gin/runs/quickstart.gin'], bindings_of('unused')
   ).model
-  assert run_setup.with_vocabulary(config, 32100).vocab_size == 32128
-  assert run_setup.with_vocabulary(config, 256).vocab_size == 256
+  assert setup_lib.with_vocabulary(config, 32100).vocab_size == 32128
+  assert setup_lib.with_vocabulary(config, 256).vocab_size == 256
 
 
 def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(

@@ -6,7 +6,9 @@ import types
 
 import pytest
 
-from hypergrid_jax import errors, run_setup, summary, trees
+from hypergrid_jax.runs import setup as setup_lib
+from hypergrid_jax.runs import summary
+from hypergrid_jax import errors, trees
 from hypergrid_jax.config import run_config
 from hypergrid_jax.parallel import partitioning
 
@@ -18,7 +20,7 @@ RUN = (
 
 def build(*bindings):
   run = run_config.parse(RUN[0], (*RUN[1], *bindings))
-  return run_setup.build(run, 100, num_tasks=7)[0]
+  return setup_lib.build(run, 100, num_tasks=7)[0]
 
 
 BOTH = 'run.method=(@HyperGrid(), @CAMTL())'
@@ -56,11 +58,11 @@ def test_examples_longer_than_what_a_method_has_parameters_for_are_refused():
 def setup_of(*bindings):
   """A setup without data."""
   run = run_config.parse(RUN[0], (*RUN[1], *bindings))
-  model, mesh, tx = run_setup.build(run, 100, num_tasks=7)
+  model, mesh, tx = setup_lib.build(run, 100, num_tasks=7)
   corpus = types.SimpleNamespace(
     vocabulary=types.SimpleNamespace(fingerprint='f'), task_ids={}, train={}
   )
-  return run_setup.Setup(run, pathlib.Path(), corpus, model, mesh, tx)
+  return setup_lib.Setup(run, pathlib.Path(), corpus, model, mesh, tx)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +116,8 @@ def test_the_identity_of_a_run_names_all_its_methods():
 def test_freezing_random_values_is_noted(bindings, noted):
   run = run_config.parse(RUN[0], (*RUN[1], 'run.method=HyperGrid', *bindings))
   corpus = types.SimpleNamespace(notes=('one',))
-  model, mesh, tx = run_setup.build(run, 100, num_tasks=7)
-  setup = run_setup.Setup(run, pathlib.Path(), corpus, model, mesh, tx)
+  model, mesh, tx = setup_lib.build(run, 100, num_tasks=7)
+  setup = setup_lib.Setup(run, pathlib.Path(), corpus, model, mesh, tx)
   expected = ("trainable is 'added_and_norms' and there is no",) * noted
   assert len(setup.notes) == 1 + noted
   for note, text in zip(setup.notes, ('one', *expected), strict=True):
@@ -147,7 +149,7 @@ def test_candidates_that_cannot_be_had_are_refused(bindings, message):
       [*RUN[0], 'gin/samplers/uncertainty.gin'],
       (*RUN[1], 'data.batch_size=16', 'data.row_length=64', *bindings),
     )
-    run_setup.check_rows(run, partitioning.make_mesh(run.mesh))
+    setup_lib.check_rows(run, partitioning.make_mesh(run.mesh))
 
   check('UncertaintySampling.candidates_per_task=8')
   check(

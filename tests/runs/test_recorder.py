@@ -6,7 +6,7 @@ import struct
 import pytest
 from tensorboardX.proto import event_pb2
 
-from hypergrid_jax import recorder
+from hypergrid_jax.runs import recorder
 
 
 def logged(directory):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hypergrid_jax import run_directory
+from hypergrid_jax.runs import directory as directory_lib
 from hypergrid_jax.errors import UserError
 
 IDENTITY = {
@@ -14,8 +14,8 @@ IDENTITY = {
 
 
 def start(directory, identity=IDENTITY, **options):
-  aside = run_directory.prepare(directory, identity, **options)
-  run_directory.write(
+  aside = directory_lib.prepare(directory, identity, **options)
+  directory_lib.write(
     directory, 'train.num_steps = 3\n', {'identity': identity}
   )
   return aside
@@ -24,7 +24,7 @@ def start(directory, identity=IDENTITY, **options):
 def test_the_same_run_goes_on(tmp_path):
   start(tmp_path / 'run')
   assert start(tmp_path / 'run') is None
-  facts = run_directory.read_facts(tmp_path / 'run')
+  facts = directory_lib.read_facts(tmp_path / 'run')
   assert facts['identity']['task_ids'] == {'glue_cola': 0, 'glue_rte': 1}
 
 
@@ -78,12 +78,12 @@ def test_a_damaged_run_json_is_said_to_be_one(tmp_path, content):
   start(tmp_path)
   (tmp_path / 'run.json').write_text(content)
   with pytest.raises(UserError, match='run.json'):
-    run_directory.read_facts(tmp_path)
+    directory_lib.read_facts(tmp_path)
 
 
 def test_no_run_and_no_directory(tmp_path):
   with pytest.raises(UserError, match='holds no run'):
-    run_directory.read_facts(tmp_path / 'nowhere')
+    directory_lib.read_facts(tmp_path / 'nowhere')
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='is a file'):
     start(tmp_path / 'file')
@@ -92,22 +92,22 @@ def test_no_run_and_no_directory(tmp_path):
 @pytest.mark.parametrize('name', ['gs://bucket/run', 's3://bucket'])
 def test_an_address_is_no_directory(name):
   with pytest.raises(UserError, match=f'--token_dir={name}: .* Mount'):
-    run_directory.check_address('--token_dir', name)
-  run_directory.check_address('--token_dir', '/gcs/bucket/run')
+    directory_lib.check_address('--token_dir', name)
+  directory_lib.check_address('--token_dir', '/gcs/bucket/run')
 
 
 def test_a_run_that_another_host_wrote_has_to_be_seen(tmp_path):
   start(tmp_path / 'there')
   start(tmp_path / 'here')
-  written = run_directory.digest(tmp_path / 'there')
-  run_directory.wait_for(tmp_path / 'there', written)
+  written = directory_lib.digest(tmp_path / 'there')
+  directory_lib.wait_for(tmp_path / 'there', written)
   (tmp_path / 'here/run.json').write_text('{}')
   for place in ('here', 'nowhere'):
     with pytest.raises(UserError, match=f'does not see .*{place}.* share'):
-      run_directory.wait_for(tmp_path / place, written, timeout_seconds=0.2)
+      directory_lib.wait_for(tmp_path / place, written, timeout_seconds=0.2)
 
 
 def test_versions_name_what_results_depend_on():
-  found = run_directory.versions()
+  found = directory_lib.versions()
   assert set(found) >= {'python', 'jax', 'flax', 't5', 'seqio'}
   assert json.loads(json.dumps(found)) == found

@@ -16,8 +16,9 @@ import jax
 from rich.console import Console
 
 from hypergrid_jax import console as console_lib
-from hypergrid_jax import corpus as corpus_lib
-from hypergrid_jax import errors, run_directory
+from hypergrid_jax.runs import datasets
+from hypergrid_jax.runs import directory as directory_lib
+from hypergrid_jax import errors
 from hypergrid_jax.evaluation import evaluate as evaluate_lib
 from hypergrid_jax.evaluation import metrics
 from hypergrid_jax.model import Model, extension
@@ -63,7 +64,7 @@ class Setup:
 
   run: Run
   directory: pathlib.Path
-  corpus: corpus_lib.Corpus
+  corpus: datasets.Corpus
   model: Model
   mesh: jax.sharding.Mesh
   tx: Any
@@ -173,13 +174,13 @@ def set_up(
     UserError: the configuration does not fit the data or the devices.
   """
   # What can be refused without reading data is refused before reading it.
-  run_directory.check_address('--model_dir', model_dir)
+  directory_lib.check_address('--model_dir', model_dir)
   if run.data.token_dir is not None:
-    run_directory.check_address('--token_dir', run.data.token_dir)
+    directory_lib.check_address('--token_dir', run.data.token_dir)
   vocabulary = vocabularies.load_vocabulary(run.data.vocabulary)
   tokens = token_dir(run, model_dir)
   task_files.load(run.data.task_files, cache=tokens)
-  num_tasks = len(corpus_lib.task_ids(run.data.mixture))
+  num_tasks = len(datasets.task_ids(run.data.mixture))
   model, mesh, tx = build(run, vocabulary.size, num_tasks=num_tasks)
   check_rows(run, mesh)
   # Process 0 makes the token stores, the others then find them.
@@ -187,7 +188,7 @@ def set_up(
     console_lib.on_demand(console, 'tokenising') as shown,
     processes.first_before_others(),
   ):
-    corpus = corpus_lib.open_corpus(
+    corpus = datasets.open_corpus(
       run.data,
       vocabulary,
       token_dir=tokens,
@@ -258,7 +259,7 @@ def on_these_devices(run: Run) -> Run:
 def token_dir(run: Run, model_dir: str | os.PathLike[str]) -> pathlib.Path:
   """Where the token stores of a run lie."""
   return pathlib.Path(
-    run.data.token_dir or pathlib.Path(model_dir, run_directory.TOKENS)
+    run.data.token_dir or pathlib.Path(model_dir, directory_lib.TOKENS)
   )
 
 

@@ -8,10 +8,11 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from hypergrid_jax import run_directory, trees
+from hypergrid_jax.runs import directory
+from hypergrid_jax import trees
 from hypergrid_jax.model import Model
 from hypergrid_jax.parallel import partitioning
-from hypergrid_jax.step_program import StepProgram
+from hypergrid_jax.runs.compiled_step import StepProgram
 from hypergrid_jax.training import freezing
 from hypergrid_jax.training.state import TrainState
 
@@ -60,7 +61,7 @@ def run_facts(
 ) -> dict[str, Any]:
   """The facts of run.json, but for the identity."""
   return {
-    'versions': run_directory.versions(),
+    'versions': directory.versions(),
     'mesh': dict(mesh.shape),
     'devices': [str(device) for device in mesh.devices.flat],
     'parameters': parameter_counts(model, trained),

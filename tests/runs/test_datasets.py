@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hypergrid_jax import corpus
+from hypergrid_jax.runs import datasets
 from hypergrid_jax.data.config import DataConfig
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.tasks import vocabularies
@@ -46,7 +46,7 @@ def open_corpus(files, tmp_path, missing='skip', **options):
     vocabulary='bytes',
     missing_train=missing,
   )
-  return corpus.open_corpus(
+  return datasets.open_corpus(
     data,
     vocabularies.load_vocabulary('bytes'),
     token_dir=tmp_path / 'tokens',
@@ -106,7 +106,7 @@ def test_only_some_tasks_are_evaluated(files, tmp_path):
 
 def test_mixtures_and_tasks_in_one_run():
   named = ('glue_mnli_matched', 'super_glue', 'super_glue_cb', 'glue_rte')
-  found = corpus.task_names(named)
+  found = datasets.task_names(named)
   assert found[0] == 'glue_mnli_matched'
   assert found[1:9] == mixtures.MIXTURES['super_glue'].tasks
   assert found[9:] == ('glue_rte',)
@@ -149,7 +149,7 @@ def test_whether_registered_rates_are_used_is_said(
     vocabulary='bytes',
     **mixing,
   )
-  opened = corpus.open_corpus(
+  opened = datasets.open_corpus(
     data, vocabularies.load_vocabulary('bytes'), token_dir=tmp_path / 'tokens'
   )
   assert opened.rates is rates
@@ -157,6 +157,6 @@ def test_whether_registered_rates_are_used_is_said(
 
 
 def test_a_mixture_by_name():
-  assert len(corpus.task_ids('glue_super_glue')) == 16
+  assert len(datasets.task_ids('glue_super_glue')) == 16
   with pytest.raises(UserError, match='super_glue'):
-    corpus.task_ids('super_glu')
+    datasets.task_ids('super_glu')

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from hypergrid_jax import meter
+from hypergrid_jax.runs import meter
 from hypergrid_jax.data import assembly
 
 

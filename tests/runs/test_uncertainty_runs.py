@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hypergrid_jax import experiment
+from hypergrid_jax.runs import experiment
 from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 from tests import commands, test_experiment

@@ -1,0 +1,1 @@
+"""One run and its directory: data opened, set up, compiled, trained, summarised."""
