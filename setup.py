@@ -78,6 +78,7 @@ setuptools.setup(
     'hypergrid_jax.ops',
     'hypergrid_jax.parallel',
     'hypergrid_jax.precompiling',
+    'hypergrid_jax.prediction',
     'hypergrid_jax.runs',
     'hypergrid_jax.tasks',
     'hypergrid_jax.tasks.catalogue',

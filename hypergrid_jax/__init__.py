@@ -4,7 +4,7 @@ import os
 import typing
 
 if typing.TYPE_CHECKING:
-  from hypergrid_jax.inference import LoadedModel
+  from hypergrid_jax.prediction.loaded_model import LoadedModel
 
 __version__ = '0.1.0'
 
@@ -21,10 +21,10 @@ def load(
   Raises:
     UserError: there is no such run or checkpoint.
   """
-  from hypergrid_jax import inference
   from hypergrid_jax.config import run_config
+  from hypergrid_jax.prediction import loaded_model
   from hypergrid_jax.runs import directory
 
   directory.read_facts(model_dir)
   run = run_config.parse([os.path.join(model_dir, 'config.gin')])
-  return inference.LoadedModel(run, model_dir, step=step)
+  return loaded_model.LoadedModel(run, model_dir, step=step)

@@ -91,9 +91,9 @@ def predict(options: argparse.Namespace) -> int:
   run = _run_of_directory(options)
 
   with _together(options) as console:
-    from hypergrid_jax import predict_file
+    from hypergrid_jax.prediction import files
 
-    predict_file.predict_file(
+    files.predict_file(
       run,
       options.model_dir,
       options.input,

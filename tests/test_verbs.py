@@ -6,8 +6,9 @@ import pathlib
 
 import pytest
 
-from hypergrid_jax import cli, predict_file, task_pages, tokenization
+from hypergrid_jax import cli, task_pages, tokenization
 from hypergrid_jax.config import run_config
+from hypergrid_jax.prediction import files
 from hypergrid_jax.runs import experiment
 from hypergrid_jax.tasks import definitions
 from tests.tasks import own_files
@@ -138,7 +139,7 @@ class TestPredict:
   def test_the_run_is_the_directory_s(self, monkeypatch, model_dir):
     asked = []
     monkeypatch.setattr(
-      predict_file,
+      files,
       'predict_file',
       lambda *args, console, **options: asked.append((args, options)),
     )

@@ -8,12 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from hypergrid_jax import errors, inference, trees
+from hypergrid_jax import errors, trees
 from hypergrid_jax.checkpoints import reader as reader_lib
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import run_files
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
+from hypergrid_jax.prediction import loaded_model
 from hypergrid_jax.runs import directory, setup
 
 
@@ -88,7 +89,7 @@ def load(
     model = Model(_in_float32(_config(meta['model'])))
   else:
     run = dataclasses.replace(run, model=_in_float32(run.model))
-    tasks = inference.tasks_of_run(run, model_dir)
+    tasks = loaded_model.tasks_of_run(run, model_dir)
     owners = {name: task.trained_as for name, task in tasks.items()}
     task_ids = directory.read_facts(model_dir)['identity']['task_ids']
     model = run_files.model_of(run, directory=str(model_dir))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hypergrid_jax import prediction_rows
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.prediction import requests
 from hypergrid_jax.tasks import definitions, task_files
 from hypergrid_jax.tasks.rows import sources
 from hypergrid_jax.tasks.seqio import given_rows, registry
@@ -41,9 +41,9 @@ def test_a_prediction_is_read_as_the_metrics_read_it(name):
   postprocess = registry.seqio_task(
     name, source='sample', vocabulary='bytes'
   ).postprocess_fn
-  row = prediction_rows.Row(0, task, 'a')
+  row = requests.Row(0, task, 'a')
   for text in (*task.labels, 'nothing', task.labels[0].upper() + ' '):
-    answer = prediction_rows.answer(row, 'a', text)
+    answer = requests.answer(row, 'a', text)
     ours = answer.get('label', answer.get('score'))
     theirs = postprocess(text, example={'idx': {}}, is_target=False)
     theirs = theirs['value'] if isinstance(theirs, dict) else theirs

@@ -15,10 +15,11 @@ import pytest
 from rich.console import Console
 
 import hypergrid_jax
-from hypergrid_jax import cli, inference
+from hypergrid_jax import cli
 from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.evaluation import predictor
+from hypergrid_jax.prediction import loaded_model
 from hypergrid_jax.runs import experiment
 from hypergrid_jax.tasks import definitions
 from hypergrid_jax.tasks.rows import sources
@@ -168,7 +169,7 @@ def test_likeliest_labels_where_the_run_is_evaluated_so(run_dir, monkeypatch):
   run = run_config.parse(
     [os.path.join(run_dir, 'config.gin')], ['evaluate.scoring=rank']
   )
-  model = inference.LoadedModel(run, run_dir)
+  model = loaded_model.LoadedModel(run, run_dir)
   asked = []
 
   def texts(self, store, *, count, task_id, labels):

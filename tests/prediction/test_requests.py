@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from hypergrid_jax import prediction_rows
+from hypergrid_jax.prediction import requests
 from hypergrid_jax.tasks import definitions, task_files
 from tests.tasks import own_files
 
@@ -13,11 +13,11 @@ TASKS = definitions.DEFINITIONS
 
 
 def parse(values, *, number=4):
-  return prediction_rows.parse(values, TASKS, number=number, where='here')
+  return requests.parse(values, TASKS, number=number, where='here')
 
 
 def test_a_task_is_known_by_the_one_it_is_trained_as():
-  known = prediction_rows.known_tasks({'glue_mnli': 0, 'super_glue_rte': 1})
+  known = requests.known_tasks({'glue_mnli': 0, 'super_glue_rte': 1})
   assert set(known) == {
     'glue_mnli',
     'glue_mnli_matched',
@@ -32,7 +32,7 @@ def test_a_task_is_known_by_the_one_it_is_trained_as():
 @pytest.mark.parametrize('given', ['a', 0, 17, {'paragraph': 1, 'answer': 2}])
 def test_an_id_is_given_back(given):
   row = parse({'task': 'glue_sst2', 'inputs': 'text', 'id': given})
-  assert prediction_rows.answer(row, 'text', 'x')['id'] == given
+  assert requests.answer(row, 'text', 'x')['id'] == given
 
 
 @pytest.mark.parametrize('values', [{}, {'id': None}])
@@ -94,7 +94,7 @@ class TestOwnTasks:
     path.write_text(
       '{"task": "reviews", "fields": {"title": 1.50, "body": true}}\n'
     )
-    (row,) = prediction_rows.read(path, TASKS)
+    (row,) = requests.read(path, TASKS)
     assert row.text == 'review: 1.50 / true'
 
   @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ class TestOwnTasks:
   )
   def test_a_label_is_the_field_s_value(self, said, label):
     row = parse({'task': 'reviews', 'inputs': 'a'})
-    assert prediction_rows.answer(row, 'a', said) == {
+    assert requests.answer(row, 'a', said) == {
       'id': 4,
       'task': 'reviews',
       'inputs': 'a',
@@ -117,7 +117,7 @@ class TestOwnTasks:
     ).replace("'reviews'", "'listed'")
     task_files.load([own_files.write_reviews(tmp_path / 'listed', toml)])
     row = parse({'task': 'listed', 'inputs': 'a'})
-    assert prediction_rows.answer(row, 'a', 'good')['label'] == 'good'
+    assert requests.answer(row, 'a', 'good')['label'] == 'good'
 
   @pytest.mark.parametrize(
     ('said', 'score'), [('4', 4.0), ('4.25', 4.25), ('nan', None), ('x', None)]
@@ -129,7 +129,7 @@ class TestOwnTasks:
     ).replace("'reviews'", "'numbered'")
     task_files.load([own_files.write_reviews(tmp_path / 'numbered', toml)])
     row = parse({'task': 'numbered', 'inputs': 'a'})
-    answer = prediction_rows.answer(row, 'a', said)
+    answer = requests.answer(row, 'a', said)
     assert answer['score'] == score
     assert 'label' not in answer
 
@@ -148,9 +148,7 @@ class TestOwnTasks:
   ],
 )
 def test_a_prediction_is_read(task, said, found):
-  answer = prediction_rows.answer(
-    parse({'task': task, 'inputs': 'i'}), 'i', said
-  )
+  answer = requests.answer(parse({'task': task, 'inputs': 'i'}), 'i', said)
   rest = {'id': 4, 'task': task, 'inputs': 'i', 'prediction': said}
   assert answer == {**rest, **found}
 
@@ -166,7 +164,7 @@ def test_a_file_is_read_line_by_line(tmp_path, name):
   if name.endswith('.gz'):
     content = gzip.compress(content)
   (tmp_path / name).write_bytes(content)
-  rows = list(prediction_rows.read(tmp_path / name, TASKS))
+  rows = list(requests.read(tmp_path / name, TASKS))
   assert [(row.id, row.task.name, row.text) for row in rows] == [
     (1, 'glue_cola', 'a\u2028b'),
     ('x', 'glue_rte', 'c'),

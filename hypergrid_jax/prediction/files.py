@@ -19,9 +19,10 @@ from typing import Any
 from rich.console import Console
 
 from hypergrid_jax import console as console_lib
-from hypergrid_jax import errors, files, inference, prediction_rows
+from hypergrid_jax import errors, files
 from hypergrid_jax.evaluation import prediction_files
 from hypergrid_jax.parallel import agreement, processes
+from hypergrid_jax.prediction import loaded_model, requests
 from hypergrid_jax.runs.setup import Run
 
 # Rows that are formatted at once: each call of a task's preprocessors costs a
@@ -61,17 +62,17 @@ def predict_file(
   agreement.of_first(
     lambda: _check_output(source, output, overwrite=overwrite, resume=resume)
   )
-  tasks = inference.tasks_of_run(run, model_dir)
-  total = sum(1 for _ in prediction_rows.read(source, tasks))
+  tasks = loaded_model.tasks_of_run(run, model_dir)
+  total = sum(1 for _ in requests.read(source, tasks))
   if not total:
     raise errors.UserError(f'{source}: there are no rows in it.')
   if resume and agreement.of_first(output.exists):
     agreement.of_first(
-      lambda: _check_whole(output, prediction_rows.read(source, tasks), total)
+      lambda: _check_whole(output, requests.read(source, tasks), total)
     )
     _say(console, f'{output} has the predictions of all {total:,} rows already')
     return
-  model = inference.LoadedModel(run, model_dir, step=step)
+  model = loaded_model.LoadedModel(run, model_dir, step=step)
   origin = {
     'input': _digest(source),
     'rows': total,
@@ -80,7 +81,7 @@ def predict_file(
     'max_decode_length': model.max_decode_length,
   }
   with _storage_errors(output):
-    rows = prediction_rows.read(source, tasks)
+    rows = requests.read(source, tasks)
     done = agreement.of_first(
       lambda: _begin(output, origin, rows, resume=resume)
     )
@@ -145,7 +146,7 @@ def _digest(path: pathlib.Path) -> str:
 def _begin(
   output: pathlib.Path,
   origin: Mapping[str, Any],
-  rows: Iterator[prediction_rows.Row],
+  rows: Iterator[requests.Row],
   *,
   resume: bool,
 ) -> int:
@@ -188,7 +189,7 @@ def _check_origin(output: pathlib.Path, origin: Mapping[str, Any]):
 
 
 def _check_whole(
-  output: pathlib.Path, rows: Iterator[prediction_rows.Row], total: int
+  output: pathlib.Path, rows: Iterator[requests.Row], total: int
 ):
   """Refuses an output that is not of these rows."""
   done, size = _answered(output, rows)
@@ -199,7 +200,7 @@ def _check_whole(
     )
 
 
-def _skip(partial: pathlib.Path, rows: Iterator[prediction_rows.Row]) -> int:
+def _skip(partial: pathlib.Path, rows: Iterator[requests.Row]) -> int:
   """Reads over the rows whose predictions are there; cuts a torn last line."""
   done, size = _answered(partial, rows)
   os.truncate(partial, size)
@@ -207,7 +208,7 @@ def _skip(partial: pathlib.Path, rows: Iterator[prediction_rows.Row]) -> int:
 
 
 def _answered(
-  path: pathlib.Path, rows: Iterator[prediction_rows.Row]
+  path: pathlib.Path, rows: Iterator[requests.Row]
 ) -> tuple[int, int]:
   """Returns how many rows have an answer in a file, and in how many bytes."""
   done = size = 0
@@ -226,7 +227,7 @@ def _answered(
   return done, size
 
 
-def _answers_row(line: bytes, row: prediction_rows.Row) -> bool:
+def _answers_row(line: bytes, row: requests.Row) -> bool:
   try:
     answer = json.loads(line)
     return (answer['id'], answer['task']) == (row.id, row.task.name)
@@ -235,7 +236,7 @@ def _answers_row(line: bytes, row: prediction_rows.Row) -> bool:
 
 
 def _answers(
-  model: inference.LoadedModel, rows: Iterator[prediction_rows.Row]
+  model: loaded_model.LoadedModel, rows: Iterator[requests.Row]
 ) -> Iterator[list[dict[str, Any]]]:
   """Yields the answers to all rows, in order, some at a time."""
   while formatted := list(itertools.islice(rows, _FORMATTED)):
@@ -246,7 +247,7 @@ def _answers(
       made = inputs[start : start + size]
       texts = model.texts(part, [ids for _, ids in made])
       yield [
-        prediction_rows.answer(row, text, prediction)
+        requests.answer(row, text, prediction)
         for row, (text, _), prediction in zip(part, made, texts, strict=True)
       ]
 

@@ -16,12 +16,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from hypergrid_jax import errors, prediction_rows
+from hypergrid_jax import errors
 from hypergrid_jax.checkpoints import manifest, reader
 from hypergrid_jax.data import tokens
 from hypergrid_jax.evaluation.predictor import Predictor
 from hypergrid_jax.parallel import partitioning
-from hypergrid_jax.prediction_rows import Row
+from hypergrid_jax.prediction import requests
+from hypergrid_jax.prediction.requests import Row
 from hypergrid_jax.runs import directory as directory_lib
 from hypergrid_jax.runs import setup
 from hypergrid_jax.tasks import task_files, tensorflow_guard, vocabularies
@@ -105,15 +106,13 @@ class LoadedModel:
       UserError: a row is not as described; with its position.
     """
     checked = [
-      prediction_rows.parse(
-        values, self.tasks, number=number, where=f'row {number}'
-      )
+      requests.parse(values, self.tasks, number=number, where=f'row {number}')
       for number, values in enumerate(rows)
     ]
     inputs = self.inputs(checked)
     texts = self.texts(checked, [ids for _, ids in inputs])
     return [
-      prediction_rows.answer(row, text, prediction)
+      requests.answer(row, text, prediction)
       for row, (text, _), prediction in zip(checked, inputs, texts, strict=True)
     ]
 
@@ -206,7 +205,7 @@ def tasks_of_run(
   identity = _identity(model_dir)
   directory = setup.token_dir(run, model_dir)
   task_files.load(run.data.task_files, cache=directory)
-  return prediction_rows.known_tasks(identity['task_ids'])
+  return requests.known_tasks(identity['task_ids'])
 
 
 def _identity(model_dir: str | os.PathLike[str]) -> Mapping[str, Any]:

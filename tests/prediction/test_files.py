@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hypergrid_jax import inference, predict_file
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.prediction import files, loaded_model
 from hypergrid_jax.tasks import definitions
 
 TASKS = ('glue_sst2', 'glue_mnli_matched', 'super_glue_wsc')
@@ -34,7 +34,7 @@ class Model:
     MODELS.append(self)
 
   def inputs(self, rows):
-    assert len(rows) <= predict_file._FORMATTED
+    assert len(rows) <= files._FORMATTED
     return [(f'<{row.text}>', np.array([len(row.text)])) for row in rows]
 
   def texts(self, rows, inputs):
@@ -51,10 +51,10 @@ def _stand_in(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   MODELS.clear()
   tasks = {name: definitions.definition(name) for name in TASKS}
-  monkeypatch.setattr(inference, 'tasks_of_run', lambda *_: tasks)
-  monkeypatch.setattr(inference, 'LoadedModel', Model)
-  monkeypatch.setattr(predict_file, '_FORMATTED', 11)
-  monkeypatch.setattr(predict_file, '_BATCHES_WRITTEN', 2)
+  monkeypatch.setattr(loaded_model, 'tasks_of_run', lambda *_: tasks)
+  monkeypatch.setattr(loaded_model, 'LoadedModel', Model)
+  monkeypatch.setattr(files, '_FORMATTED', 11)
+  monkeypatch.setattr(files, '_BATCHES_WRITTEN', 2)
 
 
 def write_rows(folder, count):
@@ -74,7 +74,7 @@ def write_rows(folder, count):
 def predict(folder, output='answers.jsonl', **options):
   console = Console(file=io.StringIO(), width=200)
   options = {'step': 'best', **options}
-  predict_file.predict_file(
+  files.predict_file(
     'the run', 'dir', folder / 'rows.jsonl', folder / output,
     console=console, **options,
   )  # fmt: skip
@@ -108,7 +108,7 @@ def test_the_directory_of_the_output_is_made(tmp_path):
 
 def killed(folder, monkeypatch, *, writes):
   """Predicts until just before a write, as a kill would end it."""
-  append = predict_file._append
+  append = files._append
   count = itertools.count()
 
   def stop(*args):
@@ -117,7 +117,7 @@ def killed(folder, monkeypatch, *, writes):
     append(*args)
 
   with monkeypatch.context() as patch:
-    patch.setattr(predict_file, '_append', stop)
+    patch.setattr(files, '_append', stop)
     with pytest.raises(KeyboardInterrupt):
       predict(folder)
 
@@ -243,13 +243,13 @@ def test_an_output_is_replaced_when_asked_and_only_when_whole(
   write_rows(tmp_path, 9)
   (tmp_path / 'answers.jsonl').write_text('mine\n')
   (tmp_path / 'answers.jsonl.partial').write_text('half\n')
-  append = predict_file._append
+  append = files._append
 
   def checked(*args):
     assert (tmp_path / 'answers.jsonl').read_text() == 'mine\n'
     append(*args)
 
-  monkeypatch.setattr(predict_file, '_append', checked)
+  monkeypatch.setattr(files, '_append', checked)
   content, _ = predict(tmp_path, overwrite=True)
   assert content.count(b'\n') == 9
   assert names(tmp_path) == {'rows.jsonl', 'answers.jsonl'}
@@ -261,7 +261,7 @@ def test_a_full_disk_is_the_user_s_matter(tmp_path, monkeypatch):
   def full(*_):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(predict_file, '_append', full)
+  monkeypatch.setattr(files, '_append', full)
   with pytest.raises(UserError, match='answers.jsonl cannot be written'):
     predict(tmp_path)
 
