@@ -72,6 +72,7 @@ setuptools.setup(
     'hypergrid_jax.data',
     'hypergrid_jax.evaluation',
     'hypergrid_jax.gin',
+    'hypergrid_jax.inspection',
     'hypergrid_jax.interop',
     'hypergrid_jax.methods',
     'hypergrid_jax.model',

@@ -110,7 +110,7 @@ def tokenize(options: argparse.Namespace) -> int:
   """Builds the token stores of a run."""
   run = _configured(options)
 
-  from hypergrid_jax import tokenization
+  from hypergrid_jax.inspection import tokenization
 
   tokenization.tokenize(
     run, _model_dir(options), test=options.test, console=_console()
@@ -138,7 +138,7 @@ def precompile(options: argparse.Namespace) -> int:
 
 def list_tasks(options: argparse.Namespace) -> int:
   """Lists the tasks."""
-  from hypergrid_jax import task_pages
+  from hypergrid_jax.inspection import task_pages
 
   _load_task_files(options)
   _console().print(task_pages.overview(options.data_source))
@@ -147,7 +147,7 @@ def list_tasks(options: argparse.Namespace) -> int:
 
 def show_task(options: argparse.Namespace) -> int:
   """Shows examples of one task."""
-  from hypergrid_jax import task_pages
+  from hypergrid_jax.inspection import task_pages
 
   _load_task_files(options)
   task_pages.show(options.name, split=options.split, **_page_options(options))
@@ -156,7 +156,7 @@ def show_task(options: argparse.Namespace) -> int:
 
 def check_task(options: argparse.Namespace) -> int:
   """Checks the data of a task, or of all tasks of a file."""
-  from hypergrid_jax import task_pages
+  from hypergrid_jax.inspection import task_pages
 
   _load_task_files(options)
   for name in task_pages.resolve(options.name):

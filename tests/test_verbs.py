@@ -6,8 +6,9 @@ import pathlib
 
 import pytest
 
-from hypergrid_jax import cli, task_pages, tokenization
+from hypergrid_jax import cli
 from hypergrid_jax.config import run_config
+from hypergrid_jax.inspection import task_pages, tokenization
 from hypergrid_jax.prediction import files
 from hypergrid_jax.runs import experiment
 from hypergrid_jax.tasks import definitions

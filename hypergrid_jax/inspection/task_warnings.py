@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from hypergrid_jax import errors, split_facts
-from hypergrid_jax.split_facts import SIDES
-from hypergrid_jax.split_tables import (
+from hypergrid_jax import errors
+from hypergrid_jax.inspection import split_statistics
+from hypergrid_jax.inspection.split_statistics import SIDES
+from hypergrid_jax.inspection.split_tables import (
   CUT_SHARE,
   UNKNOWN_SHARE,
   Read,
@@ -143,7 +144,7 @@ def _labels(read: Read, vocabulary: Any) -> Iterator[str]:
 
 def _contradictions(read: Read) -> Iterator[str]:
   for split in read.splits:
-    found = split_facts.repeats_within(split)
+    found = split_statistics.repeats_within(split)
     if found.other:
       first, second = found.other_example
       yield (
@@ -155,7 +156,7 @@ def _contradictions(read: Read) -> Iterator[str]:
 
 def _leaks(read: Read) -> Iterator[str]:
   for first, second in read.pairs():
-    found = split_facts.repeats_between(first, second)
+    found = split_statistics.repeats_between(first, second)
     count = found.same + found.other
     if count:
       pair = found.same_example or found.other_example

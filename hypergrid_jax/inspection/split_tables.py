@@ -9,9 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from hypergrid_jax import split_facts
-from hypergrid_jax.row_places import RowPlaces
-from hypergrid_jax.split_facts import SIDES, Character, Split
+from hypergrid_jax.inspection import split_statistics
+from hypergrid_jax.inspection.row_locations import RowPlaces
+from hypergrid_jax.inspection.split_statistics import SIDES, Character, Split
 from hypergrid_jax.tasks.task_definition import TaskDefinition
 
 # Above these shares a split is warned about: one example in twenty loses text,
@@ -67,7 +67,7 @@ def example(store, index: int, vocabulary) -> Table:
     ids = getattr(store, side)(index)
     unknown = int((ids == vocabulary.unk_id).sum())
     note = f', {unknown} unknown' if unknown else ''
-    text = split_facts.text_of(store, index, side)
+    text = split_statistics.text_of(store, index, side)
     lines.add_row(side, Text(text))
     lines.add_row(f'{len(ids)} ids{note}', ' '.join(map(str, ids.tolist())))
   return lines
@@ -78,7 +78,7 @@ def lengths(read: Read) -> Table:
   headings = (
     'examples',
     'mean',
-    *(f'{p} %' for p in split_facts.PERCENTILES),
+    *(f'{p} %' for p in split_statistics.PERCENTILES),
     'max',
     'limit',
     'cut',
@@ -192,10 +192,10 @@ def repeats(read: Read) -> Table | None:
     ('where', 'same target', 'other target', 'for example'),
   )
   for split in read.splits:
-    found = split_facts.repeats_within(split)
+    found = split_statistics.repeats_within(split)
     _add_repeats(table, read, found, split, split, f'within {split.name}')
   for first, second in read.pairs():
-    found = split_facts.repeats_between(first, second)
+    found = split_statistics.repeats_between(first, second)
     where = f'{second.name}, seen in {first.name}'
     _add_repeats(table, read, found, first, second, where)
   return table if table.row_count else None

@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from hypergrid_jax import split_facts
+from hypergrid_jax.inspection import split_statistics
 from tests.split_stores import Letters, store
 
 
 def read(rows, *, name='train', missing=(), **options):
-  return split_facts.read(
+  return split_statistics.read(
     name, store(name, rows, **options), Letters(), missing=missing
   )
 
@@ -84,7 +84,7 @@ def test_targets_come_with_the_most_frequent_first():
 
 def test_progress_ends_with_all():
   reported = []
-  split_facts.read(
+  split_statistics.read(
     's', store('s', [('a', 'x')] * 1500), Letters(), progress=reported.append
   )
   assert reported == [0, 1000, 1500]
@@ -94,7 +94,7 @@ ROWS = [('a', 'x'), ('b', 'x'), ('a', 'x'), ('b', 'y'), ('c', 'z'), ('a', 'x')]
 
 
 def test_repeats_within_a_split():
-  found = split_facts.repeats_within(read(ROWS))
+  found = split_statistics.repeats_within(read(ROWS))
   assert (found.same, found.same_example) == (2, (0, 2))
   assert (found.other, found.other_example) == (1, (1, 3))
 
@@ -103,16 +103,16 @@ def test_repeats_between_splits():
   others = read(
     [('c', 'z'), ('d', 'x'), ('b', 'z'), ('a', 'x'), ('a', 'y')], name='test'
   )
-  found = split_facts.repeats_between(read(ROWS), others)
+  found = split_statistics.repeats_between(read(ROWS), others)
   assert (found.same, found.same_example) == (2, (4, 0))
   assert (found.other, found.other_example) == (2, (1, 2))
 
 
 def test_no_repeats():
   split = read([('a', 'x'), ('b', 'x')])
-  nothing = split_facts.Repeats(0, 0, None, None)
-  assert split_facts.repeats_within(split) == nothing
-  assert split_facts.repeats_between(split, read([('x', 'a')])) == nothing
+  nothing = split_statistics.Repeats(0, 0, None, None)
+  assert split_statistics.repeats_within(split) == nothing
+  assert split_statistics.repeats_between(split, read([('x', 'a')])) == nothing
 
 
 TEXT = st.text('ab', max_size=2)
@@ -130,11 +130,11 @@ def test_repeats_are_those_of_a_plain_search(first, second):
         counts[0] += 1
       elif any(inputs == text for text, _ in known):
         counts[1] += 1
-  assert list(split_facts.repeats_within(other)[:2]) == within
-  assert list(split_facts.repeats_between(one, other)[:2]) == between
+  assert list(split_statistics.repeats_within(other)[:2]) == within
+  assert list(split_statistics.repeats_between(one, other)[:2]) == between
 
 
-@pytest.mark.parametrize('side', split_facts.SIDES)
+@pytest.mark.parametrize('side', split_statistics.SIDES)
 def test_hashes_are_of_the_text_before_it_is_cut(side):
   split = read([('a' * 9 + 'b', 'a' * 9 + 'b'), ('a' * 9, 'a' * 9)], limit=5)
   hashes = getattr(split, f'{side[:-1]}_hashes')

@@ -14,14 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from hypergrid_jax import console as console_lib
-from hypergrid_jax import (
-  errors,
-  row_places,
-  split_facts,
+from hypergrid_jax import errors
+from hypergrid_jax.data import token_requests, tokenizing, tokens
+from hypergrid_jax.inspection import (
+  row_locations,
+  split_statistics,
   split_tables,
   task_warnings,
 )
-from hypergrid_jax.data import token_requests, tokenizing, tokens
 from hypergrid_jax.tasks import (
   definitions,
   task_definition,
@@ -243,7 +243,7 @@ class _Reader:
       for name, store in stores.items():
         report = functools.partial(_report, bar, before)
         splits.append(
-          split_facts.read(
+          split_statistics.read(
             name,
             store,
             self.vocabulary,
@@ -253,7 +253,7 @@ class _Reader:
         )
         before += store.num_examples
     places = {
-      name: row_places.read(task, self._source, name) for name in stores
+      name: row_locations.read(task, self._source, name) for name in stores
     }
     return split_tables.Read(task, tuple(splits), places, self._lengths)
 

@@ -5,9 +5,13 @@ import pathlib
 
 import pytest
 
-from hypergrid_jax import split_facts, split_tables, task_warnings
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.row_places import RowPlaces
+from hypergrid_jax.inspection import (
+  split_statistics,
+  split_tables,
+  task_warnings,
+)
+from hypergrid_jax.inspection.row_locations import RowPlaces
 from hypergrid_jax.tasks import definitions
 from tests.split_stores import Letters, store
 
@@ -22,7 +26,7 @@ GOOD = {
 
 def said(rows, *, task=TASK, places=None, limit=40):
   splits = tuple(
-    split_facts.read(
+    split_statistics.read(
       name,
       store(name, found, limit=limit),
       Letters(),

@@ -15,15 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 from hypergrid_jax import console as console_lib
-from hypergrid_jax import split_facts, split_tables, task_warnings
 from hypergrid_jax.data import config as data_config
+from hypergrid_jax.inspection import (
+  split_statistics,
+  split_tables,
+  task_warnings,
+)
 from hypergrid_jax.runs import batches, datasets, setup, summary
 from hypergrid_jax.tasks import definitions, task_files, vocabularies
 from hypergrid_jax.tasks.catalogue import protocols
 
 # 'task/split' -> its token store.
 _Stores = Mapping[str, Any]
-_SIDES = split_facts.SIDES
+_SIDES = split_statistics.SIDES
 
 
 def tokenize(
@@ -123,7 +127,7 @@ def _stores_table(stores: _Stores, built: set[str]) -> Table:
     # A narrow terminal is to fold names, and to lose no figures.
     table.add_column(heading, justify='right', no_wrap=True)
   for label, store in stores.items():
-    sides = {side: split_facts.tokens_of(store, side) for side in _SIDES}
+    sides = {side: split_statistics.tokens_of(store, side) for side in _SIDES}
     table.add_row(
       Text(label),  # a part such as [half:] is no markup
       f'{store.num_examples:,}',
@@ -149,7 +153,7 @@ def _shares(store: Any, what: str) -> dict[str, float]:
   missing = split_tables.missing_targets(
     definitions.definition(store.task), store.split
   )
-  labelled = split_facts.text_of(store, 0, 'targets') not in missing
+  labelled = split_statistics.text_of(store, 0, 'targets') not in missing
   sides = _SIDES if labelled else ('inputs',)
   if what == 'cut':
     return {side: counts[f'cut_{side}'] / store.num_examples for side in sides}

@@ -1,0 +1,1 @@
+"""What a task's data are like: lengths, labels, repeats, warnings."""
