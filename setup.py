@@ -67,6 +67,7 @@ setuptools.setup(
   packages=[
     'hypergrid_jax',
     'hypergrid_jax.checkpoints',
+    'hypergrid_jax.cli',
     'hypergrid_jax.comparing',
     'hypergrid_jax.config',
     'hypergrid_jax.data',

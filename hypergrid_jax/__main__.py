@@ -2,7 +2,7 @@
 
 import sys
 
-from hypergrid_jax import cli
+from hypergrid_jax.cli import main
 
 if __name__ == '__main__':
-  sys.exit(cli.main())
+  sys.exit(main.main())

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from hypergrid_jax import cli
+from hypergrid_jax.cli import main
 
 
 def files(directory):
@@ -21,7 +21,7 @@ def refusal(capsys, arguments):
   as it was, without new ones.
   """
   before = files('.')
-  code = cli.main(list(arguments))
+  code = main.main(list(arguments))
   said = capsys.readouterr().err
   assert code == 2, (code, said)
   assert said.startswith('hypergrid: ')

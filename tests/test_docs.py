@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from hypergrid_jax import arguments, cli
+from hypergrid_jax.cli import arguments, main
 from hypergrid_jax.tasks.toml import tasks
 
 PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'tasks.md'
@@ -64,14 +64,14 @@ def test_every_command_is_one():
 @pytest.mark.parametrize('file', ['reviews/reviews.toml', 'words/words.py'])
 def test_check_prints_what_the_page_shows(page, capsys, file):
   wanted = command('tasks', file)
-  assert cli.main(wanted) == 0
+  assert main.main(wanted) == 0
   printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
   for line in shown_after(shlex.join(['hypergrid', *wanted])):
     assert line in (*printed, '...')
 
 
 def test_the_page_goes_from_files_to_predictions(page, capsys):
-  assert cli.main([*command('train', '=runs/both'), *SMALL]) == 0
+  assert main.main([*command('train', '=runs/both'), *SMALL]) == 0
   printed = capsys.readouterr().out
   assert 'average all' in printed
   folder = page / 'runs' / 'both' / 'predictions' / '3'
@@ -90,7 +90,7 @@ def test_the_page_goes_from_files_to_predictions(page, capsys):
     argument.replace('runs/reviews', 'runs/both')
     for argument in command('predict', 'new.jsonl')
   ]
-  assert cli.main(wanted) == 0
+  assert main.main(wanted) == 0
   answer = json.loads((page / 'answers.jsonl').read_text())
   (shown,) = map(json.loads, shown_after('hypergrid predict'))
   same = ('id', 'task', 'inputs')

@@ -9,7 +9,7 @@ import zlib
 
 import jax
 
-from hypergrid_jax import cli
+from hypergrid_jax.cli import main
 from hypergrid_jax.evaluation import results
 from hypergrid_jax.runs import directory, experiment, summary
 from hypergrid_jax.runs import setup as setup_lib
@@ -69,4 +69,4 @@ def _written(setup, step, size):
 
 if __name__ == '__main__':
   experiment._evaluate_params = evaluate_params
-  sys.exit(cli.main(sys.argv[1:]))
+  sys.exit(main.main(sys.argv[1:]))

@@ -8,7 +8,7 @@ import types
 import jax
 import pytest
 
-from hypergrid_jax import cli
+from hypergrid_jax.cli import main
 from hypergrid_jax.comparing import command, plot, step_times
 from hypergrid_jax.evaluation import results
 from hypergrid_jax.parallel import host_rows
@@ -38,7 +38,7 @@ def trained(monkeypatch):
 
 
 def compare(directory, token_dir, *more, methods=METHODS):
-  return cli.main(
+  return main.main(
     [
       'compare',
       scored.GIN_FILE,
@@ -267,7 +267,7 @@ def test_a_missing_plot_library_is_told_before_training(monkeypatch, capsys):
     command, '_compare', lambda *_: pytest.fail('it has begun')
   )
   line = ['compare', scored.GIN_FILE, '--methods=plain', '--model_dir=d']
-  assert cli.main(line) == 2
+  assert main.main(line) == 2
   message = capsys.readouterr().err
   assert "pip install 'hypergrid_jax[plots]'" in message
   assert '--no_plot' in message
@@ -316,5 +316,5 @@ def test_the_plot_shows_every_method(tmp_path):
 )
 def test_mistakes_on_the_command_line(flag, message, capsys):
   line = ['compare', scored.GIN_FILE, '--methods=plain', '--model_dir=d', flag]
-  assert cli.main(line) == 2
+  assert main.main(line) == 2
   assert message in capsys.readouterr().err

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from hypergrid_jax import arguments
+from hypergrid_jax.cli import arguments
 from hypergrid_jax.comparing import plan
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from hypergrid_jax import cli
+from hypergrid_jax.cli import main
 from hypergrid_jax.data import token_workers
 from tests.tasks import own_files
 
@@ -68,7 +68,7 @@ def inputs_of_rte():
 @pytest.fixture
 def tokenize(files, capsys):
   def run(*more):
-    code = cli.main(
+    code = main.main(
       [
         *('tokenize', '--gin_file=gin/runs/quickstart.gin', *BINDINGS),
         *('--data_source=files:data', '--vocab=bytes', f'--task_file={files}'),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import hypergrid_jax
-from hypergrid_jax import cli, trees
+from hypergrid_jax import trees
+from hypergrid_jax.cli import main
 from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import editing, exporting, importing, trained
@@ -199,7 +200,7 @@ def run_dir(tmp_path, monkeypatch):
 @pytest.mark.slow  # loads TensorFlow and compiles two models for decoding
 def test_a_task_is_added_and_the_run_predicts_the_same(run_dir):
   arguments = ['edit', '--model_dir=run', '--to=more', '--like=glue_rte']
-  assert cli.main([*arguments, '--add_tasks=glue_mrpc']) == 0
+  assert main.main([*arguments, '--add_tasks=glue_mrpc']) == 0
   names = {path.name for path in pathlib.Path('more').iterdir()}
   assert names == {'checkpoints', 'config.gin', 'run.json', 'tokens'}
   run = run_config.parse(['more/config.gin'])
@@ -216,7 +217,7 @@ def test_a_task_is_added_and_the_run_predicts_the_same(run_dir):
   assert new.predict(like)[0]['prediction'] == expected[0]['prediction']
   # A prepared run is evaluated as any other.
   flags = ['--tasks=glue_mrpc', '--limit=2', 'evaluate.length_buckets=(64,)']
-  assert cli.main(['eval', '--model_dir=more', *flags]) == 0
+  assert main.main(['eval', '--model_dir=more', *flags]) == 0
 
 
 @pytest.mark.parametrize(

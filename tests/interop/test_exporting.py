@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hypergrid_jax import cli, trees
+from hypergrid_jax import trees
+from hypergrid_jax.cli import main
 from hypergrid_jax.config import run_config
 from hypergrid_jax.interop import exporting, importing, names, opening, trained
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
@@ -27,7 +28,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 def export(*flags, model_dir='run'):
   arguments = ['export', f'--model_dir={model_dir}', '--output=out', *flags]
-  assert cli.main(arguments) == 0
+  assert main.main(arguments) == 0
 
 
 def read(path='out'):
@@ -48,7 +49,7 @@ def logits(model, params, task_id=0):
 @pytest.mark.parametrize('name', hf.CASES)
 def test_the_round_trip_keeps_every_bit_and_name(name, tmp_path):
   source = directories.write_hf(tmp_path / 'hf', name)
-  assert cli.main(['import', '--from', str(source), '--to', 'ck']) == 0
+  assert main.main(['import', '--from', str(source), '--to', 'ck']) == 0
   export(model_dir='ck')
   found = load_file('out/model.safetensors')
   expected = directories.tensors(name)
@@ -63,7 +64,7 @@ def test_the_round_trip_keeps_every_bit_and_name(name, tmp_path):
 
 def test_large_files_are_divided(tmp_path):
   source = directories.write_hf(tmp_path / 'hf', '1.1')
-  assert cli.main(['import', '--from', str(source), '--to', 'ck']) == 0
+  assert main.main(['import', '--from', str(source), '--to', 'ck']) == 0
   export('--max_shard_size=9KB', model_dir='ck')
   files = sorted(pathlib.Path('out').glob('model-*'))
   index = json.loads(pathlib.Path('out', directories.INDEX).read_text())
@@ -181,5 +182,5 @@ def test_what_differs_is_not_written(monkeypatch):
 
   monkeypatch.setattr(names.Row, 'to_theirs', wrong)
   with pytest.raises(RuntimeError, match='differs from the original by'):
-    cli.main(['export', '--model_dir=run', '--output=out'])
+    main.main(['export', '--model_dir=run', '--output=out'])
   assert refusals.files('.') == before

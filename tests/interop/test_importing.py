@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from hypergrid_jax import cli, trees
+from hypergrid_jax import trees
+from hypergrid_jax.cli import main
 from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import exporting, importing, trained
@@ -36,7 +37,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 def run_import(source, *flags, target='ck'):
   assert (
-    cli.main(['import', '--from', str(source), '--to', target, *flags]) == 0
+    main.main(['import', '--from', str(source), '--to', target, *flags]) == 0
   )
   return trained.load(None, target)
 
@@ -244,7 +245,7 @@ class TestPlan:
   def test_every_tensor_is_listed_and_nothing_written(self, tmp_path, capsys):
     source = directories.write_hf(tmp_path / 'hf', '1.1', shards=2)
     before = refusals.files('.')
-    assert cli.main(['import', '--from', str(source), '--plan']) == 0
+    assert main.main(['import', '--from', str(source), '--plan']) == 0
     printed = capsys.readouterr().out
     for name in directories.tensors('1.1'):
       assert f'{name}  float32' in printed
@@ -263,7 +264,7 @@ class TestPlan:
     }
     source = directories.write_hf(tmp_path / 'hf', content={}, **sizes)
     (source / directories.WEIGHTS).unlink()
-    assert cli.main(['import', '--from', str(source), '--plan']) == 0
+    assert main.main(['import', '--from', str(source), '--plan']) == 0
     lines = capsys.readouterr().out.splitlines()
     listed = [line for line in lines if ' -> ' in line]
     # q k v o, wi wo and two norms; twice the attention in the decoder, one norm
@@ -281,7 +282,7 @@ class TestPlan:
     with path.open('r+b') as file:
       file.truncate(8 + length)
       file.truncate(size)
-    assert cli.main(['import', '--from', str(source), '--plan']) == 0
+    assert main.main(['import', '--from', str(source), '--plan']) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in header if name != '__metadata__')
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hypergrid_jax import cli, trees
+from hypergrid_jax import trees
+from hypergrid_jax.cli import main
 from hypergrid_jax.config import run_config
 from hypergrid_jax.interop import exporting, hf_tokenizer, trained
 from hypergrid_jax.methods.ca_mtl import CAMTLConfig
@@ -106,8 +107,8 @@ def folder(tmp_path_factory):
     theirs, ours, back = (
       str(folder / f'{name}-{part}') for part in ('theirs', 'ours', 'back')
     )
-    assert cli.main(['import', '--from', theirs, '--to', ours]) == 0
-    assert cli.main(['export', '--model_dir', ours, '--output', back]) == 0
+    assert main.main(['import', '--from', theirs, '--to', ours]) == 0
+    assert main.main(['export', '--model_dir', ours, '--output', back]) == 0
     jobs += [
       {'do': 'run', 'path': path, 'out': f'{path}.npz'}
       for path in (theirs, back)
@@ -116,7 +117,7 @@ def folder(tmp_path_factory):
     run, out = folder / f'{name}-run', folder / f'{name}-out'
     runs.write(run, method)
     flags = [f'--model_dir={run}', f'--output={out}', f'--task={TASK}']
-    assert cli.main(['export', *flags]) == 0
+    assert main.main(['export', *flags]) == 0
     jobs.append({'do': 'run', 'path': str(out), 'out': f'{out}.npz'})
   for name, path in (('sample', 'sample'), ('t5', _t5_like(folder))):
     (folder / name).mkdir()

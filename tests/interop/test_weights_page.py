@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hypergrid_jax import arguments, cli
+from hypergrid_jax.cli import arguments, main
 from hypergrid_jax.interop import names
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.tasks import vocabularies
@@ -67,7 +67,7 @@ def page(tmp_path, monkeypatch):
 def test_the_page_goes_the_whole_way(page, capsys):
   for command in COMMANDS:
     small = SMALL if '--gin_file=gin/runs/quickstart.gin' in command else ()
-    assert cli.main([*command[1:], *small]) == 0, command
+    assert main.main([*command[1:], *small]) == 0, command
   printed = capsys.readouterr().out
   assert 'Starting from the parameters of checkpoints/t5-small; new are' in (
     printed
@@ -76,4 +76,4 @@ def test_the_page_goes_the_whole_way(page, capsys):
   assert {'model.safetensors', 'tokenizer.json', 'spiece.model'} <= written
   config = json.loads((page / 'out/rte/config.json').read_text())
   assert config['vocab_size'] == 640
-  assert cli.main(['eval', '--model_dir=runs/start', '--limit=2']) == 0
+  assert main.main(['eval', '--model_dir=runs/start', '--limit=2']) == 0

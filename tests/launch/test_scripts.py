@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from hypergrid_jax import arguments
+from hypergrid_jax.cli import arguments
 from tests.launch.stubs import LAUNCH
 
 ROOT = LAUNCH.parent

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hypergrid_jax import cli
+from hypergrid_jax.cli import main
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling import measures, programs
 from tests.precompiling import runs
@@ -13,7 +13,7 @@ FILES = [f'--gin_file={name}' for name in runs.GIN]
 
 
 def precompile(*arguments):
-  return cli.main(['precompile', *FILES, *runs.SMALL, *arguments])
+  return main.main(['precompile', *FILES, *runs.SMALL, *arguments])
 
 
 @pytest.mark.usefixtures('compile_quickly')

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 import hypergrid_jax
-from hypergrid_jax import cli
+from hypergrid_jax.cli import main
 from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.evaluation import predictor
@@ -214,7 +214,7 @@ def test_a_file_is_answered_the_same(run_dir, tmp_path):
   path, output = tmp_path / 'rows.jsonl', tmp_path / 'answers.jsonl'
   path.write_text(''.join(json.dumps(row) + '\n' for row in questions))
   arguments = [f'--model_dir={run_dir}', f'--input={path}']
-  assert cli.main(['predict', *arguments, f'--output={output}']) == 0
+  assert main.main(['predict', *arguments, f'--output={output}']) == 0
   answers = [json.loads(line) for line in lines_of(output)]
   assert [answer['id'] for answer in answers] == [q['id'] for q in questions]
   assert texts == {a['id']: (a['inputs'], a['prediction']) for a in answers}

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from hypergrid_jax.runs import experiment
 from hypergrid_jax.runs import setup as setup_lib
-from hypergrid_jax import cli
+from hypergrid_jax.cli import main
 from hypergrid_jax.checkpoints import layout
 from hypergrid_jax.checkpoints import reader as reader_lib
 from hypergrid_jax.config import run_config
@@ -214,7 +214,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
     'disk_usage',
     lambda _: types.SimpleNamespace(free=next(free)),
   )
-  code = cli.main(
+  code = main.main(
     [
       'train',
       '--gin_file=gin/runs/quickstart.gin',

@@ -4,7 +4,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from hypergrid_jax import cli, doctor
+from hypergrid_jax.cli import doctor, main
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.tasks import tensorflow_guard
 
@@ -121,5 +121,5 @@ def test_versions_are_those_of_this_python(
 
 def test_the_verb_passes_the_exit_code_on(monkeypatch, capsys):
   monkeypatch.setattr(doctor, 'PACKAGES', ('no-such-package',))
-  assert cli.main(['doctor']) == 1
+  assert main.main(['doctor']) == 1
   assert 'no-such-package' in capsys.readouterr().out

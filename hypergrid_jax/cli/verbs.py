@@ -248,7 +248,7 @@ def edit(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
   """Checks the installation."""
-  from hypergrid_jax import doctor as doctor_lib
+  from hypergrid_jax.cli import doctor as doctor_lib
 
   return doctor_lib.report(options.data_source, console=_console())
 

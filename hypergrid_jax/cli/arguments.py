@@ -9,7 +9,8 @@ import re
 import typing
 
 import hypergrid_jax
-from hypergrid_jax import errors, shared_flags, verbs, weight_arguments
+from hypergrid_jax import errors
+from hypergrid_jax.cli import shared_flags, verbs, weight_arguments
 
 
 class _Parser(argparse.ArgumentParser):

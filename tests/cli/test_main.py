@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hypergrid_jax import cli
+from hypergrid_jax.cli import main
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.runs import experiment
 
@@ -49,7 +49,7 @@ def refused(capsys):
   """Runs the command and returns its one message; exit code 2."""
 
   def run(*arguments):
-    assert cli.main(arguments) == 2
+    assert main.main(arguments) == 2
     captured = capsys.readouterr()
     assert 'Traceback' not in captured.err
     assert captured.err.startswith('hypergrid: ')
@@ -90,7 +90,7 @@ class TestHelp:
 
   def test_verbs_that_do_not_exist_yet_are_absent(self, capsys):
     with pytest.raises(SystemExit):
-      cli.main(['--help'])
+      main.main(['--help'])
     assert '{' not in capsys.readouterr().out
 
 
@@ -232,11 +232,11 @@ class TestExitCodes:
   def test_anything_else_keeps_its_traceback(self, monkeypatch, error):
     monkeypatch.setattr(experiment, 'train', raising(error))
     with pytest.raises(type(error)):
-      cli.main(['train', QUICKSTART])
+      main.main(['train', QUICKSTART])
 
   def test_130_after_ctrl_c(self, monkeypatch, capsys):
     monkeypatch.setattr(experiment, 'train', raising(KeyboardInterrupt))
-    assert cli.main(['train', QUICKSTART]) == 130
+    assert main.main(['train', QUICKSTART]) == 130
     assert 'Traceback' not in capsys.readouterr().err
 
   def test_the_process_exits_with_them(self):
@@ -248,6 +248,6 @@ class TestExitCodes:
 
   def test_the_version(self, capsys):
     with pytest.raises(SystemExit) as end:
-      cli.main(['--version'])
+      main.main(['--version'])
     assert end.value.code == 0
     assert capsys.readouterr().out.count('.') == 2

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import os
 import sys
 
-from hypergrid_jax import arguments, errors
+from hypergrid_jax import errors
+from hypergrid_jax.cli import arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:

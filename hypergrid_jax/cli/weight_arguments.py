@@ -2,7 +2,7 @@
 
 import re
 
-from hypergrid_jax import shared_flags, verbs
+from hypergrid_jax.cli import shared_flags, verbs
 
 _UNITS = {'': 1, 'KB': 10**3, 'MB': 10**6, 'GB': 10**9}
 

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from hypergrid_jax import cli
+from hypergrid_jax.cli import main
 from hypergrid_jax.config import run_config
 from hypergrid_jax.inspection import task_pages, tokenization
 from hypergrid_jax.prediction import files
@@ -42,7 +42,7 @@ def calls(monkeypatch):
 @pytest.fixture
 def model_dir(calls):
   """The directory of a run that was configured but not trained."""
-  cli.main(['train', QUICKSTART, 'train.seed=6', '--task_file=own.toml'])
+  main.main(['train', QUICKSTART, 'train.seed=6', '--task_file=own.toml'])
   ((_, _, _, options),) = calls
   calls.clear()
   os.mkdir('d')
@@ -53,7 +53,7 @@ def model_dir(calls):
 
 class TestTrain:
   def test_files_bindings_and_flags_make_the_run(self, calls):
-    code = cli.main(
+    code = main.main(
       [
         'train',
         'train.num_steps=5',
@@ -76,7 +76,7 @@ class TestTrain:
     assert (run.data.token_dir, run.data.mixture) == ('t', 'glue')
 
   def test_config_text_is_the_run(self, calls):
-    cli.main(['train', QUICKSTART, 'train.num_steps=5'])
+    main.main(['train', QUICKSTART, 'train.num_steps=5'])
     ((_, run, _, options),) = calls
     pathlib.Path('config.gin').write_text(options['config_text'])
     assert run_config.parse(['config.gin']) == run
@@ -84,7 +84,7 @@ class TestTrain:
 
   def test_the_directory_is_named_after_the_last_file(self, calls):
     pathlib.Path('mine.gin').write_text('train.seed = 4\n')
-    cli.main(['train', QUICKSTART, '--gin_file', 'mine.gin'])
+    main.main(['train', QUICKSTART, '--gin_file', 'mine.gin'])
     ((_, run, model_dir, _),) = calls
     assert model_dir == os.path.join('runs', 'mine')
     assert run.train.seed == 4
@@ -93,8 +93,8 @@ class TestTrain:
     pathlib.Path('mine.gin').write_text(
       "include 'gin/runs/quickstart.gin'\ndata.task_files = ('old.toml',)\n"
     )
-    cli.main(['train', '--gin_file=mine.gin'])
-    cli.main(
+    main.main(['train', '--gin_file=mine.gin'])
+    main.main(
       ['train', '--gin_file=mine.gin', '--task_file=a.toml', '--task_file=b.py']
     )
     assert [run.data.task_files for _, run, _, _ in calls] == [
@@ -105,7 +105,7 @@ class TestTrain:
 
 class TestEval:
   def test_the_run_is_the_directory_s(self, calls, model_dir):
-    assert cli.main(['eval', f'--model_dir={model_dir}']) == 0
+    assert main.main(['eval', f'--model_dir={model_dir}']) == 0
     ((name, run, directory, options),) = calls
     assert (name, directory, run.train.seed) == ('evaluate', 'd', 6)
     assert run.data.task_files == ('own.toml',)
@@ -114,7 +114,7 @@ class TestEval:
 
   def test_flags_say_what_to_evaluate(self, calls, model_dir):
     arguments = ['--step=20', '--split=test', '--tasks=a, b', '--limit=7']
-    cli.main(
+    main.main(
       ['eval', f'--model_dir={model_dir}', *arguments, 'evaluate.batch_size=5']
     )
     ((_, run, _, options),) = calls
@@ -127,11 +127,11 @@ class TestEval:
     assert run.evaluate.batch_size == 5
 
   def test_all_steps(self, calls, model_dir):
-    cli.main(['eval', f'--model_dir={model_dir}', '--step=all'])
+    main.main(['eval', f'--model_dir={model_dir}', '--step=all'])
     assert calls[0][3]['step'] == 'all'
 
   def test_a_directory_without_a_run_is_refused(self, calls, capsys):
-    assert cli.main(['eval', '--model_dir=nowhere']) == 2
+    assert main.main(['eval', '--model_dir=nowhere']) == 2
     assert 'nowhere' in capsys.readouterr().err
     assert not calls
 
@@ -145,17 +145,17 @@ class TestPredict:
       lambda *args, console, **options: asked.append((args, options)),
     )
     arguments = [f'--model_dir={model_dir}', '--input=i', '--output=o']
-    assert cli.main(['predict', *arguments]) == 0
+    assert main.main(['predict', *arguments]) == 0
     (run, *places), options = asked.pop()
     assert (run.train.seed, run.data.task_files) == (6, ('own.toml',))
     assert places == ['d', 'i', 'o']
     assert options == {'step': 'best', 'resume': False, 'overwrite': False}
     more = ['--step=20', '--resume', '--task_file=new.toml', 'train.seed=9']
-    cli.main(['predict', *arguments, *more])
+    main.main(['predict', *arguments, *more])
     (run, *_), options = asked.pop()
     assert (run.train.seed, run.data.task_files) == (9, ('new.toml',))
     assert options == {'step': 20, 'resume': True, 'overwrite': False}
-    cli.main(['predict', *arguments, '--overwrite'])
+    main.main(['predict', *arguments, '--overwrite'])
     assert asked.pop()[1]['overwrite']
 
 
@@ -169,9 +169,9 @@ class TestTokenize:
     )
     arguments = [QUICKSTART, 'train.seed=8', '--token_dir=t']
     for verb in ('train', 'tokenize'):
-      assert cli.main([verb, *arguments]) == 0
+      assert main.main([verb, *arguments]) == 0
     assert asked.pop() == (calls[0][1:3], {'test': False})
-    cli.main(['tokenize', *arguments, '--test', '--model_dir=here'])
+    main.main(['tokenize', *arguments, '--test', '--model_dir=here'])
     assert asked == [((calls[0][1], 'here'), {'test': True})]
 
 
@@ -193,9 +193,9 @@ class TestTasks:
 
   def test_tasks_of_files_are_known(self, pages):
     flag = f'--task_file={own_files.write_reviews(pathlib.Path("own"))}'
-    cli.main(['tasks', 'list', flag])
-    cli.main(['tasks', 'show', 'reviews', flag])
-    cli.main(['tasks', 'check', 'reviews', flag])
+    main.main(['tasks', 'list', flag])
+    main.main(['tasks', 'show', 'reviews', flag])
+    main.main(['tasks', 'check', 'reviews', flag])
     assert [(args, known) for args, _, known in pages] == [
       (('sample',), True),
       (('reviews',), True),
@@ -203,12 +203,12 @@ class TestTasks:
     ]
 
   def test_pages_are_asked_for_as_the_flags_say(self, pages):
-    cli.main(['tasks', 'show', 'glue_rte'])
-    cli.main(['tasks', 'check', 'glue_rte'])
+    main.main(['tasks', 'show', 'glue_rte'])
+    main.main(['tasks', 'check', 'glue_rte'])
     given = ['--num=7', '--inputs_length=30', '--data_source=tfds']
     given += ['--vocab=bytes', '--token_dir=t']
-    cli.main(['tasks', 'check', 'glue_rte', *given])
-    cli.main(['tasks', 'show', 'glue_rte', *given, '--split=train'])
+    main.main(['tasks', 'check', 'glue_rte', *given])
+    main.main(['tasks', 'show', 'glue_rte', *given, '--split=train'])
     default = {
       'source': 'sample',
       'vocabulary': 'sample',
@@ -231,6 +231,6 @@ class TestTasks:
 
   def test_a_file_is_checked_task_by_task(self, pages):
     path = own_files.write_reviews(pathlib.Path('own'))
-    assert cli.main(['tasks', 'check', path]) == 0
+    assert main.main(['tasks', 'check', path]) == 0
     ((args, _, known),) = pages
     assert (args, known) == (('reviews',), True)
