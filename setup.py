@@ -100,5 +100,5 @@ setuptools.setup(
     'hypergrid_jax.ops': ['*.json'],
     'hypergrid_jax.tasks.sample': ['*.model'],
   },
-  entry_points={'console_scripts': ['hypergrid = hypergrid_jax.cli:main']},
+  entry_points={'console_scripts': ['hypergrid = hypergrid_jax.cli.main:main']},
 )

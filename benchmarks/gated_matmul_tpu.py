@@ -6,7 +6,8 @@
 Compiles product and gradients for 65,536 tokens in bfloat16 ahead of time, for
 each generation of TPU (extra `tpu`), and keeps what `tpu_schedule` reads of the
 kernels in benchmarks/results/gated_matmul_tpu.json. With --rectified the
-kernels are those behind a ReLU, see `hypergrid_jax.ops.relu_dropout`, in a scan.
+kernels are those behind a ReLU, in a scan; see
+`hypergrid_jax.ops.relu_dropout`.
 """
 
 import argparse

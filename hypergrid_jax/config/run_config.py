@@ -29,7 +29,9 @@ PARTS: dict[str, dict[str, str]] = {
     'CAMTL': 'hypergrid_jax.methods.ca_mtl:CAMTLConfig',
   },
   'sampler': {
-    'UncertaintySampling': 'hypergrid_jax.training.uncertainty:UncertaintySampling',
+    'UncertaintySampling': (
+      'hypergrid_jax.training.uncertainty:UncertaintySampling'
+    ),
   },
   'data': {'data': 'hypergrid_jax.data.config:DataConfig'},
   'optimizer': {

@@ -1,1 +1,1 @@
-"""The training loop, its step and state, optimisers, freezing, uncertainty sampling."""
+"""The training loop: its step, state, optimisers, freezing, sampling."""

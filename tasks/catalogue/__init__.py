@@ -1,1 +1,1 @@
-"""What is known of GLUE and SuperGLUE without TensorFlow: tasks, mixtures, protocols."""
+"""What GLUE and SuperGLUE are, without TensorFlow: tasks, mixtures, splits."""

@@ -1,1 +1,1 @@
-"""Rows of files: which files there are, how they are read, what a row may hold."""
+"""Rows of files: where they lie, how they are read, what a row may hold."""

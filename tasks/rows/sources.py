@@ -4,11 +4,11 @@ A source is named by a text: `sample`, `tfds`, or `files:DIR`, where DIR holds
 `{glue,super_glue}/<config>/<split>.{jsonl,tsv,csv}[.gz]` with TFDS's field
 names. Every source gives the same rows: dicts with the fields of the task's
 definition, in the order of the source. Nothing here loads TensorFlow; TFDS
-rows themselves are read by `hypergrid_jax.tasks.seqio.registry`. A task that brings
-its own rows (`TaskDefinition.rows`) has the same ones under every source.
+rows themselves are read by `tasks.seqio.registry`. A task that brings its own
+rows (`TaskDefinition.rows`) has the same ones under every source.
 
-Files are read as `hypergrid_jax.tasks.rows.files` says; their fields are checked
-by `hypergrid_jax.tasks.rows.fields`.
+Files are read as `tasks.rows.files` says; their fields are checked by
+`tasks.rows.fields`.
 """
 
 from collections.abc import Iterator

@@ -20,7 +20,7 @@ from tests.checkpoints import (
   save,
 )
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Cluster:

@@ -275,7 +275,7 @@ def test_a_kill_during_a_save_costs_only_that_save(tmp_path, where):
     [sys.executable, '-c', KILLED, tmp_path, where],
     stdout=subprocess.PIPE,
     text=True,
-    cwd=pathlib.Path(__file__).parents[1],
+    cwd=pathlib.Path(__file__).parents[2],
   )
   with child:
     assert child.stdout.readline() == 'now\n'

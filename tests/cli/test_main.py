@@ -12,7 +12,7 @@ from hypergrid_jax.cli import main
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.runs import experiment
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 QUICKSTART = '--gin_file=gin/runs/quickstart.gin'
 HEAVY = (
   'jax',

@@ -84,7 +84,7 @@ def start(directory, bindings, cache):
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
-    cwd=pathlib.Path(__file__).parents[1],
+    cwd=pathlib.Path(__file__).parents[2],
     env={
       **os.environ,
       'JAX_NUM_CPU_DEVICES': '1',
