@@ -15,7 +15,7 @@ from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.training import optimizers, state
-from tests.checkpoints import assert_same_bits, directory_of
+from tests.checkpoints.small_state import assert_same_bits, directory_of
 
 CONFIG = T5Config(
   d_model=12,

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from hypergrid_jax.checkpoints.writer import Checkpointer
-from tests.checkpoints import (
+from tests.checkpoints.small_state import (
   abstract_of,
   assert_same_bits,
   directory_of,
@@ -34,7 +34,7 @@ class Cluster:
         [
           sys.executable,
           '-m',
-          'tests.checkpoint_process',
+          'tests.checkpoints.save_process',
           *map(str, (port, number, processes, devices)),
         ],
         stdin=subprocess.PIPE,

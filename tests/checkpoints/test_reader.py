@@ -13,7 +13,7 @@ from hypergrid_jax.checkpoints.reader import CheckpointReader, named_steps
 from hypergrid_jax.checkpoints.writer import Checkpointer
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.parallel import partitioning
-from tests.checkpoints import (
+from tests.checkpoints.small_state import (
   MESH,
   abstract_of,
   assert_same_bits,

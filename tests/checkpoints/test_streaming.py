@@ -10,7 +10,7 @@ from hypergrid_jax.checkpoints import reader as reader_lib
 from hypergrid_jax.checkpoints import streaming
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.training.state import TrainState
-from tests import checkpoints
+from tests.checkpoints import small_state as checkpoints
 
 SHAPES = {'a/small': (3,), 'a/large': (7, 5, 2), 'b': (4, 4)}
 

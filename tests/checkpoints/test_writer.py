@@ -16,7 +16,7 @@ from hypergrid_jax.checkpoints import layout, manifest
 from hypergrid_jax.checkpoints.reader import CheckpointReader
 from hypergrid_jax.checkpoints.writer import Checkpointer
 from hypergrid_jax.errors import UserError
-from tests.checkpoints import (
+from tests.checkpoints.small_state import (
   abstract_of,
   assert_same_bits,
   directory_of,

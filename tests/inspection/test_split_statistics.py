@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax.inspection import split_statistics
-from tests.split_stores import Letters, store
+from tests.inspection.split_stores import Letters, store
 
 
 def read(rows, *, name='train', missing=(), **options):

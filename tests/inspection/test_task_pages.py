@@ -9,7 +9,7 @@ from hypergrid_jax.data import tokens
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.inspection import task_pages
 from hypergrid_jax.tasks import definitions, task_files
-from tests.split_stores import Letters, store
+from tests.inspection.split_stores import Letters, store
 from tests.tasks import own_files
 
 ROWS = {

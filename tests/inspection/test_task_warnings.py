@@ -13,7 +13,7 @@ from hypergrid_jax.inspection import (
 )
 from hypergrid_jax.inspection.row_locations import RowPlaces
 from hypergrid_jax.tasks import definitions
-from tests.split_stores import Letters, store
+from tests.inspection.split_stores import Letters, store
 
 # Labels 'False' and 'True'; the test set has none.
 TASK = definitions.definition('super_glue_boolq')

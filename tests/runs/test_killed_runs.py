@@ -23,7 +23,7 @@ import pytest
 from hypergrid_jax import trees
 from hypergrid_jax.checkpoints import manifest
 from hypergrid_jax.checkpoints.reader import CheckpointReader
-from tests.test_experiment import bindings_of
+from tests.runs.test_experiment import bindings_of
 
 ASKED = os.environ.get('HYPERGRID_KILLS')
 KILLS = int(ASKED or 3)

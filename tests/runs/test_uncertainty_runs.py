@@ -11,7 +11,8 @@ from rich.console import Console
 from hypergrid_jax.runs import experiment
 from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
-from tests import commands, test_experiment
+from tests import commands
+from tests.runs import test_experiment
 
 # Programs are compiled for whole runs.
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 
 from hypergrid_jax import trees
 from hypergrid_jax.training import optimizers
-from tests.updates import STEPS, draw, run
+from tests.training.updates import STEPS, draw, run
 
 
 def reference_adafactor(config, rate, param, grads):

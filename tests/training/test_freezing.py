@@ -11,7 +11,7 @@ from hypergrid_jax.errors import UserError
 from hypergrid_jax.methods.hypergrid import HyperGridConfig
 from hypergrid_jax.model import Model, t5
 from hypergrid_jax.training import freezing, optimizers
-from tests.updates import STEPS, run
+from tests.training.updates import STEPS, run
 
 ENCODER_LAYERS, DECODER_LAYERS = 5, 4
 CONFIG = t5.T5Config(

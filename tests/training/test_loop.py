@@ -16,7 +16,7 @@ from hypergrid_jax import types
 from hypergrid_jax.training import loop
 from hypergrid_jax.training.state import TrainState
 from tests import tolerances
-from tests.bigrams import Bigrams
+from tests.training.bigrams import Bigrams
 
 V, T = 7, 4  # vocabulary, tasks
 B, LENGTH = 6, 5

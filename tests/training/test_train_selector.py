@@ -15,7 +15,7 @@ from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.training import loop
 from hypergrid_jax.training.state import TrainState
 from tests import tolerances
-from tests.bigrams import Bigrams
+from tests.training.bigrams import Bigrams
 
 V, T = 11, 3  # vocabulary, tasks
 PER_TASK, B = 8, 12  # 24 candidates, of which 12 are trained on

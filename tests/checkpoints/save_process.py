@@ -1,6 +1,6 @@
 """One process of several that save and restore together, as it is told.
 
-  python -m tests.checkpoint_process PORT PROCESS PROCESSES DEVICES
+  python -m tests.checkpoints.save_process PORT PROCESS PROCESSES DEVICES
 
 Every line of its input is JSON, [name of a function below, arguments]; answers
 are lines of JSON: {'value': ...} or {'error': text, 'kind': exception class}.
@@ -21,7 +21,7 @@ from hypergrid_jax.checkpoints.layout import CheckpointFiles
 from hypergrid_jax.checkpoints.reader import CheckpointReader
 from hypergrid_jax.checkpoints.writer import Checkpointer
 from hypergrid_jax.parallel import agreement, partitioning
-from tests import checkpoints
+from tests.checkpoints import small_state as checkpoints
 
 _WARNINGS: list[str] = []
 _OPEN: dict[str, Checkpointer] = {}
