@@ -8,8 +8,8 @@ import pytest
 
 from hypergrid_jax import trees
 from hypergrid_jax.config import run_config
-from hypergrid_jax.methods.ca_mtl import CAMTLConfig
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.ca_mtl import CAMTL
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import Model, extension
 from hypergrid_jax.runs import datasets
 from hypergrid_jax.training import freezing
@@ -111,7 +111,7 @@ def test_every_row_of_the_ablation_adds_one_thing():
   ]
   methods = [row.method for row in rows]
   assert methods[0] is None
-  assert all(isinstance(method, CAMTLConfig) for method in methods[1:])
+  assert all(isinstance(method, CAMTL) for method in methods[1:])
   assert [bool(m and m.alignment and m.attention) for m in methods] == [
     *(False, True, True, True, True)
   ]
@@ -126,7 +126,7 @@ def test_every_row_of_the_ablation_adds_one_thing():
 @pytest.mark.parametrize('variant', ['L', 'L2', 'LG', 'GL'])
 def test_hypergrid_differs_from_its_baseline_in_the_method_only(variant):
   run = read(f'hypergrid_base_{variant.lower()}')
-  assert isinstance(run.method, HyperGridConfig)
+  assert isinstance(run.method, HyperGrid)
   assert run.method.variant == variant
   changed = run_config.operative_config(run).split('run.method')[0]
   plain = run_config.operative_config(read('hypergrid_base_t5_multi'))

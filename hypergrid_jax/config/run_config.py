@@ -23,10 +23,10 @@ from hypergrid_jax.config import gin_files as gin_files_lib
 PARTS: dict[str, dict[str, str]] = {
   'model': {'T5Config': 'hypergrid_jax.model.config:T5Config'},
   'method': {
-    'HyperGrid': 'hypergrid_jax.methods.hypergrid:HyperGridConfig',
-    'Adapters': 'hypergrid_jax.methods.adapters:AdaptersConfig',
-    'HyperFormer': 'hypergrid_jax.methods.hyperformer:HyperFormerConfig',
-    'CAMTL': 'hypergrid_jax.methods.ca_mtl:CAMTLConfig',
+    'HyperGrid': 'hypergrid_jax.methods.hypergrid:HyperGrid',
+    'Adapters': 'hypergrid_jax.methods.adapters:Adapters',
+    'HyperFormer': 'hypergrid_jax.methods.hyperformer:HyperFormer',
+    'CAMTL': 'hypergrid_jax.methods.ca_mtl:CAMTL',
   },
   'sampler': {
     'UncertaintySampling': (

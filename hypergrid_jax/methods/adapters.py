@@ -33,7 +33,7 @@ Variant = Literal['per_task', 'shared_norm', 'single']
 
 
 @dataclasses.dataclass(frozen=True)
-class AdaptersConfig:
+class Adapters:
   """Hyper-parameters of adapters.
 
   Attributes:
@@ -82,9 +82,7 @@ class Adapter(nnx.Module):
   Weights are normal(0, 0.01^2), biases 0, the LayerNorm starts at (1, 0).
   """
 
-  def __init__(
-    self, method: AdaptersConfig, site: extension.Site, *, rngs: nnx.Rngs
-  ):
+  def __init__(self, method: Adapters, site: extension.Site, *, rngs: nnx.Rngs):
     d_model = site.config.d_model
     width = adapter_layer.width('Adapters', d_model, method.reduction_factor)
     shapes = adapter_layer.weight_shapes(d_model, width)

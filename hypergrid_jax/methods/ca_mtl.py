@@ -54,7 +54,7 @@ STDDEV = 0.02  # BERT's, of every matrix that does not start at zero
 
 
 @dataclasses.dataclass(frozen=True)
-class CAMTLConfig:
+class CAMTL:
   """Hyper-parameters of CA-MTL; the defaults are the paper's base model.
 
   Attributes:
@@ -225,9 +225,7 @@ class TaskConditions(nnx.Module):
   still be scanned.
   """
 
-  def __init__(
-    self, method: CAMTLConfig, site: extension.Site, *, rngs: nnx.Rngs
-  ):
+  def __init__(self, method: CAMTL, site: extension.Site, *, rngs: nnx.Rngs):
     d = site.config.d_model
     self.num_layers = site.num_layers
     self.positions = method.norm_positions(site.stack)
@@ -310,9 +308,7 @@ class ConditionalNorm(layers.RMSNorm):
 class ConditionalAttentionBias(nnx.Module):
   """One layer's blocks of attention bias, and what modulates them."""
 
-  def __init__(
-    self, method: CAMTLConfig, site: extension.Site, *, rngs: nnx.Rngs
-  ):
+  def __init__(self, method: CAMTL, site: extension.Site, *, rngs: nnx.Rngs):
     w = method.window
     self.repeats = method.attention == 'shared_block'
     shape = (w if self.repeats else method.max_length, w)
@@ -340,9 +336,7 @@ class ConditionalAttentionBias(nnx.Module):
 class Bottleneck(nnx.Module):
   """up(activation(down(FiLM(z'', RMS(x))))), with z'' = W' z' + b'."""
 
-  def __init__(
-    self, method: CAMTLConfig, site: extension.Site, *, rngs: nnx.Rngs
-  ):
+  def __init__(self, method: CAMTL, site: extension.Site, *, rngs: nnx.Rngs):
     d = site.config.d_model
     width = method.bottleneck_width or max(d // 3, 1)
     self.task_projection = task_projection(d, rngs=rngs)

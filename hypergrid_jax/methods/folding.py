@@ -48,7 +48,7 @@ def fold(
   folded = dict(params)
   for one in methods if isinstance(methods, tuple) else (methods,):
     if not hasattr(one, 'fold'):
-      name = type(one).__name__.removesuffix('Config')
+      name = type(one).__name__
       raise not_plain(name, 'it does not say how')
     folded = one.fold(config, {**params, **folded}, task_id)
   left = sorted(set(folded) ^ set(plain))

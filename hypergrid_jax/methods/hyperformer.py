@@ -54,7 +54,7 @@ EPSILON = 1e-6  # of the LayerNorm on I
 
 
 @dataclasses.dataclass(frozen=True)
-class HyperFormerConfig:
+class HyperFormer:
   """Hyper-parameters of HyperFormer.
 
   Attributes:
@@ -171,7 +171,7 @@ class Affine(nnx.Module):
 class Mlp(nnx.Module):
   """Affine, ReLU, affine."""
 
-  def __init__(self, inputs: int, method: HyperFormerConfig, *, rngs: nnx.Rngs):
+  def __init__(self, inputs: int, method: HyperFormer, *, rngs: nnx.Rngs):
     hidden, outputs = method.hidden_dim, method.embed_dim
     self.first = Affine(inputs, {'task_embed': hidden}, rngs=rngs)
     self.second = Affine(hidden, {'task_embed': outputs}, rngs=rngs)
@@ -207,9 +207,7 @@ class TaskTable(conditioning.TaskEmbedding):
 class SeededTasks(TaskTable):
   """A trained seed per task, and an MLP that makes its vector."""
 
-  def __init__(
-    self, method: HyperFormerConfig, num_tasks: int, *, rngs: nnx.Rngs
-  ):
+  def __init__(self, method: HyperFormer, num_tasks: int, *, rngs: nnx.Rngs):
     super().__init__(num_tasks, method.seed_dim, rngs=rngs)
     self.mlp = Mlp(method.seed_dim, method, rngs=rngs)
 
@@ -223,7 +221,7 @@ class Generators(nnx.Module):
 
   def __init__(
     self,
-    method: HyperFormerConfig,
+    method: HyperFormer,
     site: extension.Site,
     num_layers: int | None = None,
     *,
@@ -248,7 +246,7 @@ class Source(nnx.Module):
   def __init__(
     self,
     num_vectors: int,
-    method: HyperFormerConfig,
+    method: HyperFormer,
     site: extension.Site,
     *,
     rngs: nnx.Rngs,
@@ -300,7 +298,7 @@ class PlusPlus(AdapterMaker):
   """One set of generators for both block types."""
 
   def __init__(
-    self, method: HyperFormerConfig, site: extension.Site, *, rngs: nnx.Rngs
+    self, method: HyperFormer, site: extension.Site, *, rngs: nnx.Rngs
   ):
     super().__init__(site)
     self.source = Source(3, method, site, rngs=rngs)
@@ -317,7 +315,7 @@ class Released(AdapterMaker):
   """Generators for each block type, shared by the layers."""
 
   def __init__(
-    self, method: HyperFormerConfig, site: extension.Site, *, rngs: nnx.Rngs
+    self, method: HyperFormer, site: extension.Site, *, rngs: nnx.Rngs
   ):
     super().__init__(site)
     self.source = Source(2, method, site, rngs=rngs)
@@ -333,7 +331,7 @@ class PerPosition(AdapterMaker):
   """Generators for each block type of each layer; I is the task's vector."""
 
   def __init__(
-    self, method: HyperFormerConfig, site: extension.Site, *, rngs: nnx.Rngs
+    self, method: HyperFormer, site: extension.Site, *, rngs: nnx.Rngs
   ):
     super().__init__(site)
     self.attention = Generators(method, site, site.num_layers, rngs=rngs)

@@ -45,7 +45,7 @@ FORMS: dict[str, tuple[float, float]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class HyperGridConfig:
+class HyperGrid:
   """Hyper-parameters of HyperGrid.
 
   Attributes:
@@ -199,7 +199,7 @@ def kernel_shape(config, name: str) -> tuple[int, int]:
   return config.d_model, config.d_ff
 
 
-def check_grid(method: HyperGridConfig, config, name: str) -> None:
+def check_grid(method: HyperGrid, config, name: str) -> None:
   """Refuses a grid that does not divide a kernel.
 
   Raises:
@@ -231,7 +231,7 @@ class GateFactors(nnx.Module):
   """
 
   def __init__(
-    self, method: HyperGridConfig, site: extension.Site, *, rngs: nnx.Rngs
+    self, method: HyperGrid, site: extension.Site, *, rngs: nnx.Rngs
   ):
     config = site.config
     self.state = method.state

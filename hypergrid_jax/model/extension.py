@@ -247,7 +247,7 @@ def of_methods(method: Any) -> ExtensionPoints:
     methods = (methods,)
   named: dict[str, ExtensionPoints] = {}
   for one in methods:
-    name = type(one).__name__.removesuffix('Config')
+    name = type(one).__name__
     if name in named:
       raise errors.UserError(f'The method {name!r} is there twice.')
     named[name] = one.extension_points()

@@ -7,7 +7,7 @@ import pytest
 from hypergrid_jax import trees
 from hypergrid_jax.checkpoints import warm_start, writer
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.training import optimizers, state
@@ -21,7 +21,7 @@ SIZES = {
   'num_decoder_layers': 2,
   'vocab_size': 34,
 }
-GATED = HyperGridConfig(grid_rows=4, grid_cols=3, state='task')
+GATED = HyperGrid(grid_rows=4, grid_cols=3, state='task')
 
 
 def make(method=None, **sizes):

@@ -54,8 +54,8 @@ def test_two_methods_in_one_run():
   ((name, run),) = planned.methods.items()
   assert name == 'hypergrid+ca_mtl_base'
   assert [type(one).__name__ for one in run.method] == [
-    'HyperGridConfig',
-    'CAMTLConfig',
+    'HyperGrid',
+    'CAMTL',
   ]
   assert run.method[1].window == 3
 

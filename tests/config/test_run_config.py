@@ -135,7 +135,7 @@ TASK = 'glue_cola'
       'HyperGrid.grid_rows = 4\nCAMTL.window = 5\n'
     )
     names = [type(one).__name__ for one in run_of(text).method]
-    assert names == ['CAMTLConfig', 'HyperGridConfig']
+    assert names == ['CAMTL', 'HyperGrid']
     assert [
       run_of(text).method[0].window,
       run_of(text).method[1].grid_rows,

@@ -10,10 +10,10 @@ import json
 import pathlib
 
 from hypergrid_jax import trees
-from hypergrid_jax.methods.adapters import AdaptersConfig
-from hypergrid_jax.methods.ca_mtl import CAMTLConfig
-from hypergrid_jax.methods.hyperformer import HyperFormerConfig
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.adapters import Adapters
+from hypergrid_jax.methods.ca_mtl import CAMTL
+from hypergrid_jax.methods.hyperformer import HyperFormer
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import architecture, extension, t5
 
 GOLDEN = pathlib.Path(__file__).with_name('parameter_trees.json')
@@ -39,12 +39,12 @@ FORMER = {**ADAPTER, 'embed_dim': 7, 'hidden_dim': 10, 'seed_dim': 12}
 CASES = {
   'plain 1.0': (V1_0, None),
   'plain 1.1': (V1_1, None),
-  'hypergrid L': (V1_0, HyperGridConfig('L', gate_wi=True)),
-  'hypergrid L2': (V1_1, HyperGridConfig('L2', **GRID)),
-  'hypergrid LG task': (V1_0, HyperGridConfig('LG', state='task', **GRID)),
+  'hypergrid L': (V1_0, HyperGrid('L', gate_wi=True)),
+  'hypergrid L2': (V1_1, HyperGrid('L2', **GRID)),
+  'hypergrid LG task': (V1_0, HyperGrid('LG', state='task', **GRID)),
   'hypergrid GL upper half': (
     V1_1,
-    HyperGridConfig(
+    HyperGrid(
       'GL',
       grid_rows=8,
       grid_cols=2,
@@ -53,19 +53,19 @@ CASES = {
       layers='upper_half',
     ),
   ),
-  'adapters': (V1_1, AdaptersConfig(**ADAPTER)),
-  'adapters single': (V1_0, AdaptersConfig('single', **ADAPTER)),
-  'adapters shared norm': (V1_0, AdaptersConfig('shared_norm', **ADAPTER)),
-  'hyperformer plus_plus': (V1_1, HyperFormerConfig(**FORMER)),
+  'adapters': (V1_1, Adapters(**ADAPTER)),
+  'adapters single': (V1_0, Adapters('single', **ADAPTER)),
+  'adapters shared norm': (V1_0, Adapters('shared_norm', **ADAPTER)),
+  'hyperformer plus_plus': (V1_1, HyperFormer(**FORMER)),
   'hyperformer per_position': (
     V1_0,
-    HyperFormerConfig('per_position', **FORMER),
+    HyperFormer('per_position', **FORMER),
   ),
-  'hyperformer released': (V1_0, HyperFormerConfig('released', **FORMER)),
-  'ca_mtl base': (V1_0, CAMTLConfig(window=5, max_length=11)),
+  'hyperformer released': (V1_0, HyperFormer('released', **FORMER)),
+  'ca_mtl base': (V1_0, CAMTL(window=5, max_length=11)),
   'ca_mtl large': (
     V1_1,
-    CAMTLConfig(
+    CAMTL(
       attention='shared_block',
       attention_per_head=True,
       window=7,
@@ -77,8 +77,8 @@ CASES = {
   'hypergrid GL task, ca_mtl decoder': (
     V1_0,
     (
-      HyperGridConfig('GL', state='task', **GRID),
-      CAMTLConfig(
+      HyperGrid('GL', state='task', **GRID),
+      CAMTL(
         attention=None,
         bottleneck=None,
         decoder_alignment=True,

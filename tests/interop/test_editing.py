@@ -12,10 +12,10 @@ from hypergrid_jax.cli import main
 from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import editing, exporting, importing, trained
-from hypergrid_jax.methods.adapters import AdaptersConfig
-from hypergrid_jax.methods.ca_mtl import CAMTLConfig
-from hypergrid_jax.methods.hyperformer import HyperFormerConfig
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.adapters import Adapters
+from hypergrid_jax.methods.ca_mtl import CAMTL
+from hypergrid_jax.methods.hyperformer import HyperFormer
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.tasks import definitions
@@ -28,11 +28,11 @@ pytestmark = pytest.mark.usefixtures('compile_quickly')
 SIZES = {**runs.SIZES, 'num_layers': 2, 'num_decoder_layers': 1}
 CONFIG = T5Config(**SIZES, vocab_size=50, dtype='float32')
 METHODS = {
-  'gates': HyperGridConfig(grid_rows=4, grid_cols=3, state='task'),
-  'adapters': AdaptersConfig(reduction_factor=4),
-  'generated': HyperFormerConfig(reduction_factor=4),
-  'seeds': HyperFormerConfig(variant='per_position', reduction_factor=4),
-  'conditional': CAMTLConfig(window=5, max_length=40),
+  'gates': HyperGrid(grid_rows=4, grid_cols=3, state='task'),
+  'adapters': Adapters(reduction_factor=4),
+  'generated': HyperFormer(reduction_factor=4),
+  'seeds': HyperFormer(variant='per_position', reduction_factor=4),
+  'conditional': CAMTL(window=5, max_length=40),
 }
 SMALLER = ('T5Config.num_layers=1', 'T5Config.num_decoder_layers=1')
 OLD = {'a': 0, 'b': 1, 'c': 2}

@@ -12,7 +12,7 @@ from hypergrid_jax import trees
 from hypergrid_jax.cli import main
 from hypergrid_jax.config import run_config
 from hypergrid_jax.interop import exporting, importing, names, opening, trained
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import Model
 from tests import refusals
 from tests.goldens import make_hf_golden as hf
@@ -108,7 +108,7 @@ def test_rows_that_were_added_are_left_out_on_request():
   assert load_file('out/model.safetensors')['shared.weight'].shape == (579, 24)
 
 
-GATES = HyperGridConfig(grid_rows=4, grid_cols=3, state='task')
+GATES = HyperGrid(grid_rows=4, grid_cols=3, state='task')
 
 
 @pytest.fixture(scope='module')

@@ -16,7 +16,7 @@ from hypergrid_jax.cli import main
 from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import exporting, importing, trained
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import Model, decoding, extension
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.training import state
@@ -211,7 +211,7 @@ def test_version_5_of_transformers_hides_that_the_output_is_not_scaled(
 
 class TestRun:
   def test_new_parameters_are_those_of_training(self):
-    method = HyperGridConfig(grid_rows=4, grid_cols=3, state='task')
+    method = HyperGrid(grid_rows=4, grid_cols=3, state='task')
     model = Model(hf.CASES['1.0'], method.extension_points(), num_tasks=3)
     drawn = importing.drawn(model, 5)
     assert set(drawn) == model.added

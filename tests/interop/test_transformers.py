@@ -20,8 +20,8 @@ from hypergrid_jax import trees
 from hypergrid_jax.cli import main
 from hypergrid_jax.config import run_config
 from hypergrid_jax.interop import exporting, hf_tokenizer, trained
-from hypergrid_jax.methods.ca_mtl import CAMTLConfig
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.ca_mtl import CAMTL
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import decoding
 from hypergrid_jax.tasks import vocabularies
 from tests.interop import runs
@@ -65,8 +65,8 @@ MODELS = {
 }
 TASK = 'glue_cola'
 METHODS = {
-  'gates': HyperGridConfig(grid_rows=4, grid_cols=3, state='task'),
-  'norms': CAMTLConfig(
+  'gates': HyperGrid(grid_rows=4, grid_cols=3, state='task'),
+  'norms': CAMTL(
     alignment=False, attention=None, bottleneck=None, decoder_norm=True
   ),
 }

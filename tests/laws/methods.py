@@ -6,10 +6,10 @@ Together they cover each option of each method at least once, on T5 1.0 and
 
 import functools
 
-from hypergrid_jax.methods.adapters import AdaptersConfig
-from hypergrid_jax.methods.ca_mtl import CAMTLConfig
-from hypergrid_jax.methods.hyperformer import HyperFormerConfig
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.adapters import Adapters
+from hypergrid_jax.methods.ca_mtl import CAMTL
+from hypergrid_jax.methods.hyperformer import HyperFormer
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import architecture, extension, t5
 from tests import batches
 
@@ -31,10 +31,10 @@ V1_1 = {'mlp_activations': ('gelu', 'linear'), 'logits_via_embedding': False}
 METHODS = {
   'plain 1.0': ({}, None),
   'plain 1.1': (V1_1, None),
-  'L2 first identity': (V1_1, HyperGridConfig(grid_rows=4, grid_cols=3)),
+  'L2 first identity': (V1_1, HyperGrid(grid_rows=4, grid_cols=3)),
   'LG mean residual wi+wo encoder': (
     {},
-    HyperGridConfig(
+    HyperGrid(
       variant='LG',
       state='mean',
       form='residual',
@@ -47,7 +47,7 @@ METHODS = {
   ),
   'GL task plain upper half': (
     V1_1,
-    HyperGridConfig(
+    HyperGrid(
       variant='GL',
       state='task',
       form='plain',
@@ -58,11 +58,11 @@ METHODS = {
   ),
   'L first identity one layer': (
     {},
-    HyperGridConfig(variant='L', gate_wi=True, layers=(1,)),
+    HyperGrid(variant='L', gate_wi=True, layers=(1,)),
   ),
   'L2 mean plain wi decoder': (
     {},
-    HyperGridConfig(
+    HyperGrid(
       state='mean',
       form='plain',
       grid_rows=3,
@@ -72,10 +72,10 @@ METHODS = {
       encoder=False,
     ),
   ),
-  'CA-MTL base': (V1_1, CAMTLConfig(window=3, max_length=7)),
+  'CA-MTL base': (V1_1, CAMTL(window=3, max_length=7)),
   'CA-MTL shared block per head, all norms, ladder': (
     {},
-    CAMTLConfig(
+    CAMTL(
       attention='shared_block',
       attention_per_head=True,
       window=2,
@@ -91,34 +91,34 @@ METHODS = {
   'GL task with CA-MTL': (
     V1_1,
     (
-      HyperGridConfig(
+      HyperGrid(
         variant='GL', state='task', grid_rows=5, grid_cols=6, decoder=False
       ),
-      CAMTLConfig(attention=None, norm_layers=(1,), decoder_norm=True),
+      CAMTL(attention=None, norm_layers=(1,), decoder_norm=True),
     ),
   ),
-  'adapters per task': (V1_1, AdaptersConfig(reduction_factor=3)),
+  'adapters per task': (V1_1, Adapters(reduction_factor=3)),
   'adapters, shared norm': (
     {},
-    AdaptersConfig(variant='shared_norm', reduction_factor=5),
+    Adapters(variant='shared_norm', reduction_factor=5),
   ),
   'L2 mean with one adapter': (
     V1_1,
     (
-      HyperGridConfig(grid_rows=2, grid_cols=3, state='mean'),
-      AdaptersConfig(variant='single', reduction_factor=4),
+      HyperGrid(grid_rows=2, grid_cols=3, state='mean'),
+      Adapters(variant='single', reduction_factor=4),
     ),
   ),
-  'HyperFormer++': (V1_1, HyperFormerConfig(**SMALL)),
+  'HyperFormer++': (V1_1, HyperFormer(**SMALL)),
   'HyperFormer per position': (
     {},
-    HyperFormerConfig(variant='per_position', **SMALL),
+    HyperFormer(variant='per_position', **SMALL),
   ),
   'HyperFormer as released with LG': (
     {},
     (
-      HyperFormerConfig(variant='released', **SMALL),
-      HyperGridConfig(variant='LG', grid_rows=4, grid_cols=6),
+      HyperFormer(variant='released', **SMALL),
+      HyperGrid(variant='LG', grid_rows=4, grid_cols=6),
     ),
   ),
 }
@@ -126,20 +126,20 @@ METHODS = {
 # What has to be zero for a method's initial parameters to be a plain T5: the
 # LayerNorm that ends an adapter starts at size 1, what generates it at 0.08.
 SILENCED = {
-  AdaptersConfig: r'.*/norm_scale',
-  HyperFormerConfig: r'.*/norm_(scale|bias)/kernel',
+  Adapters: r'.*/norm_scale',
+  HyperFormer: r'.*/norm_(scale|bias)/kernel',
 }
 
 # Which of a method's own parameters have a gradient at the start, when others
 # are zero so that it is a plain T5.
 FIRST_GRADIENTS = {
-  HyperGridConfig: r'.*/condition/\w+/col',
-  AdaptersConfig: r'.*/layers/after_(attention|feed_forward)/.*',
-  HyperFormerConfig: (
+  HyperGrid: r'.*/condition/\w+/col',
+  Adapters: r'.*/layers/after_(attention|feed_forward)/.*',
+  HyperFormer: (
     r'task_vectors/.*'
     r'|.*/condition/(source|block_types|generators|attention|feed_forward)/.*'
   ),
-  CAMTLConfig: (
+  CAMTL: (
     r'.*/(after_embed/film|condition/\w+_norm)/.*'
     r'|encoder/layers/attention_bias/(blocks|film/beta/.*)'
     r'|encoder/(after_layers|layers/after_layer)/up/.*'
@@ -161,9 +161,9 @@ def sees_task_ids(name: str) -> bool:
 
 
 def _sees_task_ids(method) -> bool:
-  if isinstance(method, HyperGridConfig):
+  if isinstance(method, HyperGrid):
     return method.state == 'task'
-  if isinstance(method, AdaptersConfig):
+  if isinstance(method, Adapters):
     return method.variant != 'single'
   return True
 

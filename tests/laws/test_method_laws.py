@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax import trees
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import decoding, losses
 from hypergrid_jax.ops import scan_stash, xla_forms
 from hypergrid_jax.parallel import partitioning
@@ -131,7 +131,7 @@ def gated_kernels(name):
   """Yields (path of the stacked kernel, layer, form) of every gated kernel."""
   config = make(name).config
   for method in parts(name):
-    if not isinstance(method, HyperGridConfig):
+    if not isinstance(method, HyperGrid):
       continue
     kernels = config.wi_names * method.gate_wi + ('wo',) * method.gate_wo
     for stack, gated, count in (

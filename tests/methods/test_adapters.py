@@ -8,8 +8,8 @@ import pytest
 
 from hypergrid_jax import errors
 from hypergrid_jax.methods import adapter_layer
-from hypergrid_jax.methods.adapters import AdaptersConfig
-from hypergrid_jax.methods.hyperformer import HyperFormerConfig
+from hypergrid_jax.methods.adapters import Adapters
+from hypergrid_jax.methods.hyperformer import HyperFormer
 from hypergrid_jax.model import extension
 from tests import batches, jaxprs
 from tests.methods import numpy_t5, published
@@ -41,7 +41,7 @@ def weights_of(variant, params):
   [('per_task', '1.1'), ('shared_norm', '1.0'), ('single', '1.1')],
 )
 def test_forward_equals_numpy(x64, variant, version):
-  method = AdaptersConfig(variant, reduction_factor=REDUCTION)
+  method = Adapters(variant, reduction_factor=REDUCTION)
   model = numpy_t5.make(method, version)
   params = batches.random_params(model.abstract_params, seed=1)
   numpy_t5.assert_forward_equals(model, params, weights_of(variant, params))
@@ -79,8 +79,8 @@ def test_adapters_per_task_are_eight_single_ones_with_common_norms():
 
 
 def test_initial_values():
-  points = AdaptersConfig(reduction_factor=2).extension_points()
-  config = numpy_t5.make(AdaptersConfig(reduction_factor=2), '1.0').config
+  points = Adapters(reduction_factor=2).extension_points()
+  config = numpy_t5.make(Adapters(reduction_factor=2), '1.0').config
   site = extension.Site(config, 'encoder', num_tasks=50)
   adapter = nnx.to_pure_dict(
     nnx.state(points.after_attention(site, rngs=nnx.Rngs(method=0)))
@@ -121,19 +121,19 @@ def test_bfloat16_is_for_the_matmuls_inputs_and_the_skip_alone():
   ('make', 'message'),
   [
     (
-      lambda: AdaptersConfig(variant='pertask'),
+      lambda: Adapters(variant='pertask'),
       r"Adapters.variant: got 'pertask'.*Did you mean 'per_task'",
     ),
     (
-      lambda: numpy_t5.make(AdaptersConfig(), '1.0'),
+      lambda: numpy_t5.make(Adapters(), '1.0'),
       r'Adapters.reduction_factor = 32, but must be in \[1, 12\]',
     ),
     (
-      lambda: numpy_t5.make(AdaptersConfig(reduction_factor=0), '1.0'),
+      lambda: numpy_t5.make(Adapters(reduction_factor=0), '1.0'),
       'Adapters.reduction_factor = 0',
     ),
     (
-      lambda: extension.of_methods((AdaptersConfig(), HyperFormerConfig())),
+      lambda: extension.of_methods((Adapters(), HyperFormer())),
       "'Adapters' and 'HyperFormer' both .*'after_attention'",
     ),
   ],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax import errors, trees
-from hypergrid_jax.methods.ca_mtl import CAMTLConfig
+from hypergrid_jax.methods.ca_mtl import CAMTL
 from hypergrid_jax.model import architecture, extension, t5
 from tests import batches, tolerances
 from tests.ops.test_block_diagonal import pieces_on_a_diagonal
@@ -219,7 +219,7 @@ def reference(params, method, example):
 
 @pytest.mark.parametrize('name', CASES)
 def test_packed_mixed_task_forward_equals_numpy(x64, name):
-  method = CAMTLConfig(**CASES[name])
+  method = CAMTL(**CASES[name])
   model = architecture.Model(
     CONFIG, method.extension_points(), num_tasks=batches.NUM_TASKS
   )
@@ -239,7 +239,7 @@ def test_packed_mixed_task_forward_equals_numpy(x64, name):
 def test_where_it_starts_from_zero_it_is_plain_to_the_last_bit_in_bfloat16():
   config = dataclasses.replace(CONFIG, dtype='bfloat16')
   batch = batches.batch(batches.rows(vocab_size=VOCAB))
-  method = CAMTLConfig(**CASES['everything'])
+  method = CAMTL(**CASES['everything'])
 
   def forward(points):
     model = architecture.Model(config, points, num_tasks=batches.NUM_TASKS)
@@ -272,7 +272,7 @@ def film_size(inputs, outputs):
 
 def added(size, method, num_tasks):
   model = architecture.Model(
-    size, CAMTLConfig(**method).extension_points(), num_tasks=num_tasks
+    size, CAMTL(**method).extension_points(), num_tasks=num_tasks
   )
   leaves = trees.flatten(model.abstract_params)
   return sum(leaves[path].size for path in model.added)
@@ -389,11 +389,11 @@ def test_only_parts_in_use_have_parameters():
 )
 def test_what_makes_no_sense_is_refused(unchecked, options, message):
   with pytest.raises(errors.UserError, match=rf'CAMTL\.{message}'):
-    CAMTLConfig(**options)
+    CAMTL(**options)
 
 
 def test_a_layer_that_does_not_exist_is_refused():
-  points = CAMTLConfig(norm_layers=(1, 3), decoder_norm=True).extension_points()
+  points = CAMTL(norm_layers=(1, 3), decoder_norm=True).extension_points()
   with pytest.raises(
     errors.UserError, match=r'norm_layers: .*no layer 3 in a stack of 3'
   ):
@@ -402,7 +402,7 @@ def test_a_layer_that_does_not_exist_is_refused():
 
 def test_only_the_window_form_ends_at_a_position():
   def limit(**options):
-    return CAMTLConfig(**options).extension_points().max_positions
+    return CAMTL(**options).extension_points().max_positions
 
   assert limit(max_length=77) == 77
   assert limit(attention='shared_block', max_length=77) is None
@@ -411,7 +411,7 @@ def test_only_the_window_form_ends_at_a_position():
 
 def test_points_of_parts_that_are_off_are_free_for_another_method():
   plain = extension.ExtensionPoints()
-  points = CAMTLConfig(**CASES['alignment']).extension_points()
+  points = CAMTL(**CASES['alignment']).extension_points()
   replaced = {
     name
     for name in extension.POINTS

@@ -12,10 +12,10 @@ from hypergrid_jax import trees
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import exporting
 from hypergrid_jax.methods import folding
-from hypergrid_jax.methods.adapters import AdaptersConfig
-from hypergrid_jax.methods.ca_mtl import CAMTLConfig
-from hypergrid_jax.methods.hyperformer import HyperFormerConfig
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.adapters import Adapters
+from hypergrid_jax.methods.ca_mtl import CAMTL
+from hypergrid_jax.methods.hyperformer import HyperFormer
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import Model, extension
 from hypergrid_jax.model.config import T5Config
 from tests import tolerances
@@ -30,8 +30,8 @@ CONFIG = T5Config(
   dtype='float64',
 )
 NUM_TASKS, TASK, OTHER = 4, 2, 0
-GATES = HyperGridConfig(grid_rows=4, grid_cols=3, state='task')
-NORMS = CAMTLConfig(alignment=False, attention=None, bottleneck=None)
+GATES = HyperGrid(grid_rows=4, grid_cols=3, state='task')
+NORMS = CAMTL(alignment=False, attention=None, bottleneck=None)
 FOLDED = {
   'L2': GATES,
   'L': dataclasses.replace(GATES, variant='L', gate_wi=True),
@@ -96,11 +96,11 @@ REFUSED = {
     "HyperGrid.state = 'first_token' cannot be folded .*hidden states",
   ),
   'adapters': (
-    AdaptersConfig(variant='single', reduction_factor=4),
+    Adapters(variant='single', reduction_factor=4),
     'Adapters cannot be folded into a plain T5: .*no adapters',
   ),
   'hyperformer': (
-    HyperFormerConfig(reduction_factor=4),
+    HyperFormer(reduction_factor=4),
     'HyperFormer cannot be folded',
   ),
   'alignment': (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax import errors, types
-from hypergrid_jax.methods.hyperformer import HyperFormerConfig
+from hypergrid_jax.methods.hyperformer import HyperFormer
 from hypergrid_jax.model import decoding, extension
 from tests import batches, jaxprs, tolerances
 from tests.methods import numpy_t5, published
@@ -61,7 +61,7 @@ def weights_of(variant, params):
 
 
 def build(variant, version='1.0'):
-  model = numpy_t5.make(HyperFormerConfig(variant, **SMALL), version)
+  model = numpy_t5.make(HyperFormer(variant, **SMALL), version)
   return model, batches.random_params(model.abstract_params, seed=1)
 
 
@@ -141,7 +141,7 @@ def inputs(task_ids, task_vectors):
 @pytest.mark.parametrize('variant', ['plus_plus', 'released'])
 def test_generated_weights_start_with_deviation_8_hundredths(variant):
   """8 x 0.01: LayerNorm makes 64 entries of unit size, kernels have 0.01."""
-  method = HyperFormerConfig(variant, reduction_factor=1)
+  method = HyperFormer(variant, reduction_factor=1)
   points = method.extension_points()
   config, rngs = numpy_t5.make(method, '1.0').config, nnx.Rngs(method=3)
   sites = {
@@ -181,7 +181,7 @@ def test_fewer_rows_than_tasks_generate_the_same_adapters(x64, variant):
 def test_decoding_generates_before_the_first_token_and_not_again():
   model, params = build('plus_plus')
   params = jax.tree.map(np.float32, params)
-  model = numpy_t5.make(HyperFormerConfig(**SMALL), '1.0', dtype='float32')
+  model = numpy_t5.make(HyperFormer(**SMALL), '1.0', dtype='float32')
   tokens = np.arange(2, 2 + 6 * 4, dtype=np.int32).reshape(6, 4)
   jaxpr = jax.make_jaxpr(
     lambda *arguments: decoding.greedy_decode(
@@ -211,11 +211,11 @@ def test_decoding_generates_before_the_first_token_and_not_again():
 )
 def test_what_cannot_be_is_refused(unchecked, options, message):
   with pytest.raises(errors.UserError, match=rf'HyperFormer\.{message}'):
-    HyperFormerConfig(**options)
+    HyperFormer(**options)
 
 
 def test_a_bottleneck_of_nothing_is_refused():
   with pytest.raises(
     errors.UserError, match=r'HyperFormer.reduction_factor = 13.*\[1, 12\]'
   ):
-    numpy_t5.make(HyperFormerConfig(reduction_factor=13), '1.0')
+    numpy_t5.make(HyperFormer(reduction_factor=13), '1.0')

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax import errors, types
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import architecture, extension, t5
 from tests import batches
 
@@ -33,14 +33,14 @@ FORMS = {
 # Each variant, state, form and choice of kernels. Layer 2, the second of the
 # gated ones, is looked at.
 CASES = {
-  'L': HyperGridConfig('L', layers=(1, 2), gate_wi=True),
-  'L2': HyperGridConfig(
+  'L': HyperGrid('L', layers=(1, 2), gate_wi=True),
+  'L2': HyperGrid(
     'L2', grid_rows=5, grid_cols=3, layers=(1, 2), state='mean', form='residual'
   ),
-  'LG': HyperGridConfig(
+  'LG': HyperGrid(
     'LG', grid_rows=2, grid_cols=2, layers=(1, 2), state='task', gate_wi=True
   ),
-  'GL': HyperGridConfig(
+  'GL': HyperGrid(
     'GL',
     grid_rows=3,
     grid_cols=5,
@@ -201,7 +201,7 @@ def test_a_layer_that_is_not_selected_is_plain(x64):
 )
 def test_unknown_choices_are_refused(unchecked, options, message):
   with pytest.raises(errors.UserError, match=rf'HyperGrid\.{message}'):
-    HyperGridConfig(**options)
+    HyperGrid(**options)
 
 
 @pytest.mark.parametrize(
@@ -215,13 +215,13 @@ def test_unknown_choices_are_refused(unchecked, options, message):
   ],
 )
 def test_grids_and_layers_that_do_not_fit_are_refused(options, message):
-  method = HyperGridConfig(**{'grid_rows': 2, 'grid_cols': 2, **options})
+  method = HyperGrid(**{'grid_rows': 2, 'grid_cols': 2, **options})
   with pytest.raises(errors.UserError, match=message):
     architecture.Model(CONFIG, method.extension_points())
 
 
 def test_variant_l_has_no_grid_to_divide():
-  method = HyperGridConfig('L', grid_rows=7, grid_cols=7)
+  method = HyperGrid('L', grid_rows=7, grid_cols=7)
   model = architecture.Model(CONFIG, method.extension_points())
   assert len(model.added) == 2
 
@@ -236,11 +236,11 @@ def test_variant_l_has_no_grid_to_divide():
   ],
 )
 def test_selected_layers(layers, count, expected):
-  assert HyperGridConfig(layers=layers).selected_layers(count) == expected
+  assert HyperGrid(layers=layers).selected_layers(count) == expected
 
 
 def test_combining_two_methods_at_one_point_names_both():
-  hypergrid = HyperGridConfig().extension_points()
+  hypergrid = HyperGrid().extension_points()
   other = extension.ExtensionPoints(feed_forward=lambda site, *, rngs: None)
   with pytest.raises(
     errors.UserError, match="'hypergrid' and 'other' both .*'feed_forward'"
@@ -249,7 +249,7 @@ def test_combining_two_methods_at_one_point_names_both():
 
 
 def test_combining_keeps_every_methods_points():
-  hypergrid = HyperGridConfig().extension_points()
+  hypergrid = HyperGrid().extension_points()
   norm = extension.ExtensionPoints(norm=lambda site, *, rngs: None)
   both = extension.combine(hypergrid=hypergrid, norm=norm)
   assert both.norm is norm.norm

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax import trees
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import architecture, t5
 from tests import batches
 from tests.goldens import make_parameter_trees as goldens
@@ -98,9 +98,7 @@ TINY = {
   ids=lambda value: None if isinstance(value, int) else str(value),
 )
 def test_hypergrid_adds(variant, per_kernel, choice, gated, kernels):
-  method = HyperGridConfig(
-    variant=variant, grid_rows=ROWS, grid_cols=COLS, **choice
-  )
+  method = HyperGrid(variant=variant, grid_rows=ROWS, grid_cols=COLS, **choice)
   model = architecture.Model(t5.T5Config(**TINY), method.extension_points())
   added = sum(sizes(model)[path] for path in model.added)
   assert added == gated * sum(per_kernel[kernel] for kernel in kernels)
@@ -109,7 +107,7 @@ def test_hypergrid_adds(variant, per_kernel, choice, gated, kernels):
 
 
 def test_a_gated_feed_forward_adds_for_each_of_its_two_inputs():
-  method = HyperGridConfig(
+  method = HyperGrid(
     grid_rows=ROWS, grid_cols=COLS, gate_wi=True, decoder=False
   )
   config = t5.T5Config(**TINY, **V1_1)
@@ -118,7 +116,7 @@ def test_a_gated_feed_forward_adds_for_each_of_its_two_inputs():
 
 
 def test_the_task_state_adds_a_table_per_gated_stack():
-  method = HyperGridConfig(grid_rows=ROWS, grid_cols=COLS, state='task')
+  method = HyperGrid(grid_rows=ROWS, grid_cols=COLS, state='task')
   model = architecture.Model(
     t5.T5Config(**TINY), method.extension_points(), num_tasks=7
   )
@@ -130,7 +128,7 @@ def test_the_task_state_adds_a_table_per_gated_stack():
 
 
 def test_base_with_32_by_32_grids_adds_1_179_648():
-  method = HyperGridConfig(grid_rows=32, grid_cols=32)
+  method = HyperGrid(grid_rows=32, grid_cols=32)
   model = architecture.Model(t5.T5Config(**BASE), method.extension_points())
   assert sum(sizes(model)[path] for path in model.added) == 1_179_648
 
@@ -161,7 +159,7 @@ def test_bound_modules_hold_the_given_parameters():
 
 def test_seeds_make_different_parameters_and_the_same_seed_the_same():
   config = t5.T5Config(**{**TINY, 'num_layers': 2, 'num_decoder_layers': 1})
-  method = HyperGridConfig(grid_rows=ROWS, grid_cols=COLS)
+  method = HyperGrid(grid_rows=ROWS, grid_cols=COLS)
   model = architecture.Model(config, method.extension_points())
   init = jax.jit(model.init)
   first, again, other = (

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import architecture, decoding, t5
 from tests import batches
 
@@ -32,7 +32,7 @@ def model():
     relative_buckets=4,
     relative_max_distance=6,
   )
-  method = HyperGridConfig(grid_rows=4, grid_cols=3)
+  method = HyperGrid(grid_rows=4, grid_cols=3)
   return architecture.Model(config, method.extension_points(), num_tasks=4)
 
 

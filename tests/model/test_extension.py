@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from hypergrid_jax import errors, trees
-from hypergrid_jax.methods.ca_mtl import CAMTLConfig
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.ca_mtl import CAMTL
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import architecture, extension, t5
 from tests import batches, tolerances
 
@@ -25,8 +25,8 @@ CONFIG = t5.T5Config(
   dtype='float64',
 )
 # Both have a condition in both stacks, with task vectors of their own.
-HYPERGRID = HyperGridConfig(state='task', grid_rows=4, grid_cols=3)
-CA_MTL = CAMTLConfig(
+HYPERGRID = HyperGrid(state='task', grid_rows=4, grid_cols=3)
+CA_MTL = CAMTL(
   attention='shared_block', window=2, bottleneck='ladder', decoder_norm=True
 )
 
@@ -85,24 +85,24 @@ def test_no_method_is_plain_t5_and_one_is_itself():
 
 
 def test_two_methods_at_one_point_are_refused_by_name():
-  class OtherConfig:
+  class Other:
     def extension_points(self):
       return extension.ExtensionPoints(norm=lambda site, *, rngs: None)
 
   with pytest.raises(
     errors.UserError, match="'CAMTL' and 'Other' both replace .*'norm'"
   ):
-    extension.of_methods((HYPERGRID, CA_MTL, OtherConfig()))
+    extension.of_methods((HYPERGRID, CA_MTL, Other()))
 
 
 def test_one_method_twice_is_refused():
   with pytest.raises(errors.UserError, match="'HyperGrid' is there twice"):
-    extension.of_methods((HYPERGRID, CA_MTL, HyperGridConfig()))
+    extension.of_methods((HYPERGRID, CA_MTL, HyperGrid()))
 
 
 def test_parameters_of_the_same_name_are_refused():
-  norms = CAMTLConfig(alignment=False, attention=None, bottleneck=None)
-  alignment = CAMTLConfig(attention=None, norm=False, bottleneck=None)
+  norms = CAMTL(alignment=False, attention=None, bottleneck=None)
+  alignment = CAMTL(attention=None, norm=False, bottleneck=None)
   points = extension.combine(
     norms=norms.extension_points(), alignment=alignment.extension_points()
   )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax import errors
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import architecture, losses, t5
 from tests import batches
 
@@ -29,7 +29,7 @@ CONFIG = t5.T5Config(
 
 
 def make(**overrides):
-  method = HyperGridConfig(grid_rows=4, grid_cols=3)
+  method = HyperGrid(grid_rows=4, grid_cols=3)
   return architecture.Model(
     dataclasses.replace(CONFIG, **overrides), method.extension_points()
   )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax import trees
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import architecture, extension
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning
@@ -38,7 +38,7 @@ CONFIG = T5Config(
 )
 METHODS = {
   'plain': None,
-  'hypergrid': HyperGridConfig(grid_rows=4, grid_cols=2, gate_wi=True),
+  'hypergrid': HyperGrid(grid_rows=4, grid_cols=2, gate_wi=True),
 }
 # data x model as 8x1, 4x2, 2x4, 1x8, with parameters whole or divided over the
 # devices that divide the rows; and two slices.

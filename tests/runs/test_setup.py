@@ -96,7 +96,7 @@ def test_the_identity_of_a_run_names_all_its_methods():
     return json.loads(json.dumps(setup_of(*bindings).identity['method']))
 
   both = described(BOTH, 'CAMTL.window=9', 'HyperGrid.grid_rows=4')
-  assert [one['name'] for one in both] == ['HyperGridConfig', 'CAMTLConfig']
+  assert [one['name'] for one in both] == ['HyperGrid', 'CAMTL']
   assert (both[0]['grid_rows'], both[1]['window']) == (4, 9)
   assert both[1] == described('run.method=CAMTL', 'CAMTL.window=9')
   assert described() is None

@@ -6,7 +6,7 @@ import jax
 from rich.console import Console
 
 from hypergrid_jax.runs import summary
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.training import freezing
@@ -23,7 +23,7 @@ CONFIG = T5Config(
   vocab_size=V,
   relative_buckets=6,
 )
-METHOD = HyperGridConfig(grid_rows=GRID_ROWS, grid_cols=GRID_COLS, state='task')
+METHOD = HyperGrid(grid_rows=GRID_ROWS, grid_cols=GRID_COLS, state='task')
 
 ATTENTION = 4 * D * H * K
 ENCODER_LAYER = ATTENTION + 2 * D * F + 2 * D

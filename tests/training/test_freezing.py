@@ -8,7 +8,7 @@ import pytest
 
 from hypergrid_jax import trees
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.methods.hypergrid import HyperGridConfig
+from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import Model, t5
 from hypergrid_jax.training import freezing, optimizers
 from tests.training.updates import STEPS, run
@@ -24,7 +24,7 @@ CONFIG = t5.T5Config(
   vocab_size=10,
   logits_via_embedding=False,
 )
-METHOD = HyperGridConfig(grid_rows=2, grid_cols=3, state='task')
+METHOD = HyperGrid(grid_rows=2, grid_cols=3, state='task')
 MODEL = Model(CONFIG, METHOD.extension_points(), num_tasks=3)
 
 ATTENTION = {

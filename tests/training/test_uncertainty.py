@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax import errors
-from hypergrid_jax.methods.adapters import AdaptersConfig
+from hypergrid_jax.methods.adapters import Adapters
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.training import uncertainty
 from hypergrid_jax.training.uncertainty_labels import TaskLabels
@@ -155,7 +155,7 @@ SIZES = (((3, 2), (1, 1), (4, 3)), ((5, 2),), ((2, 4), (6, 2)))
 
 @pytest.fixture(scope='module')
 def case():
-  method = AdaptersConfig('per_task', reduction_factor=test_adapters.REDUCTION)
+  method = Adapters('per_task', reduction_factor=test_adapters.REDUCTION)
   with jax.enable_x64(True):
     model = numpy_t5.make(method, '1.1')
     params = batches.random_params(model.abstract_params, seed=4)
