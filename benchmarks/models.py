@@ -222,16 +222,15 @@ def train_step(
     batches: one of every shape that is to come.
   """
   model = build(config, num_tasks)
-  chosen = config.train.trainable
+  trained = freezing.trained_parameters(
+    model.logical_axes, config.train.trainable, added=model.added
+  )
   tx = optimizers.make_optimizer(
     optimizers.Adafactor(),
     optimizers.Constant(1e-3),
     logical_axes=model.logical_axes,
     added=model.added,
-    trainable=chosen,
-  )
-  trained = freezing.trained_parameters(
-    model.logical_axes, chosen, added=model.added
+    trained=trained,
   )
 
   @jax.jit

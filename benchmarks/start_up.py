@@ -21,9 +21,7 @@ import jax
 
 from hypergrid_jax.config import run_config
 from hypergrid_jax.data import assembly
-from hypergrid_jax.precompiling import programs
 from hypergrid_jax.runs import compiled_step, directory, setup
-from hypergrid_jax.training import state as state_lib
 
 RUN = 'gin/runs/quickstart.gin'
 DEPTHS = (6, 24)
@@ -68,14 +66,11 @@ def _compile_seconds(depth: int) -> float:
       'HyperGrid.layers=all',
     ],
   )
-  model, mesh, tx = setup.build(run, 1000, num_tasks=16)
-  rules = run.mesh.axis_rules()
-  state = state_lib.sharded_abstract_state(model, tx, mesh, rules)
-  parts = programs.Parts(run, model, mesh, tx, state)
+  built = setup.build(run, 1000, num_tasks=16)
   data = run.data
   batch = assembly.empty_batch(data.batch_size, data.row_lengths, data.segments)
-  with jax.set_mesh(mesh):
-    lowered = compiled_step.trace_step(parts, batch).lower()
+  with jax.set_mesh(built.mesh):
+    lowered = compiled_step.trace_step(built, batch).lower()
     start = time.perf_counter()
     lowered.compile()
   return time.perf_counter() - start

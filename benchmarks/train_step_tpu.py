@@ -113,7 +113,9 @@ def compile_cell(generation: str, model: str, method: str) -> dict[str, Any]:
   topology = topologies.find(TOPOLOGIES[generation])
   parts = programs.build(run, topology)
   compiled = programs.compile_training(parts)
-  found = measures.measure(compiled, parts, topology, parts.device_bytes(), 0)
+  found = measures.measure(
+    compiled, parts, topology, programs.device_bytes(parts), 0
+  )
   module = hlo_text.parse(compiled.as_text())
   with jax.set_mesh(parts.mesh):
     facts, chip = tpu_schedule.facts(), tpu_plans.current_chip()

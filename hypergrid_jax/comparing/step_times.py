@@ -178,7 +178,9 @@ def _alone(
       return function(params, batch)
 
   one = timed(call)
-  return lambda number: one(jax.device_put(loader.batch(number), setup.rows))
+  return lambda number: one(
+    jax.device_put(loader.batch(number), setup.batch_sharding)
+  )
 
 
 def condition_size(

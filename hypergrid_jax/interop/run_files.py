@@ -26,7 +26,7 @@ def model_of(run: setup_lib.Run, *, directory: str = '') -> Model:
   cache = setup_lib.token_dir(run, directory) if directory else None
   task_files.load(run.data.task_files, cache=cache)
   num_tasks = len(datasets.task_ids(run.data.mixture))
-  return setup_lib.build(run, vocabulary.size, num_tasks=num_tasks)[0]
+  return setup_lib.build(run, vocabulary.size, num_tasks=num_tasks).model
 
 
 def write(

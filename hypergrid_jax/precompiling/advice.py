@@ -11,7 +11,7 @@ from hypergrid_jax import errors
 from hypergrid_jax.precompiling import measures, programs, topologies
 from hypergrid_jax.runs import setup
 
-Measure = Callable[[programs.Parts, topologies.Topology], measures.Measures]
+Measure = Callable[[setup.Setup, topologies.Topology], measures.Measures]
 
 ENOUGH = 2  # changes that fit, after which no more are tried
 _POLICIES = ('none', 'minimal', 'full')
@@ -156,7 +156,7 @@ def _try(change, run, topology, measure) -> Tried | None:
     parts = programs.build(change.apply(run), topology)
   except errors.UserError:
     return None
-  held = parts.device_bytes()['parameters']
+  held = programs.device_bytes(parts)['parameters']
   if held > topology.chip.memory:
     return Tried(
       change, None, f'the parameters alone take {held / 2**30:.1f} GiB'

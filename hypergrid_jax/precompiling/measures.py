@@ -15,7 +15,7 @@ from hypergrid_jax.precompiling import (
   programs,
   topologies,
 )
-from hypergrid_jax.runs import compiled_step
+from hypergrid_jax.runs import compiled_step, setup
 
 SECONDS_PER_HOUR = 3600
 
@@ -92,7 +92,7 @@ class Measures:
     return values
 
 
-def training(parts: programs.Parts, topology: topologies.Topology) -> Measures:
+def training(parts: setup.Setup, topology: topologies.Topology) -> Measures:
   """Compiles and measures a training step.
 
   Raises:
@@ -101,10 +101,12 @@ def training(parts: programs.Parts, topology: topologies.Topology) -> Measures:
   begun = time.monotonic()
   compiled = programs.compile_training(parts)
   seconds = time.monotonic() - begun
-  return measure(compiled, parts, topology, parts.device_bytes(), seconds)
+  return measure(
+    compiled, parts, topology, programs.device_bytes(parts), seconds
+  )
 
 
-def decoding(parts: programs.Parts, topology: topologies.Topology) -> Measures:
+def decoding(parts: setup.Setup, topology: topologies.Topology) -> Measures:
   """Compiles and measures decoding; its loop counts to the greatest length.
 
   Raises:
@@ -113,13 +115,13 @@ def decoding(parts: programs.Parts, topology: topologies.Topology) -> Measures:
   begun = time.monotonic()
   compiled = programs.compile_decoding(parts)
   seconds = time.monotonic() - begun
-  held = {'parameters': partitioning.bytes_per_device(parts.state.params)}
+  held = {'parameters': partitioning.bytes_per_device(parts.params)}
   return measure(compiled, parts, topology, held, seconds)
 
 
 def measure(
   compiled: jax.stages.Compiled,
-  parts: programs.Parts,
+  parts: setup.Setup,
   topology: topologies.Topology,
   held: Mapping[str, int],
   seconds: float,

@@ -3,23 +3,18 @@
 They are made as `experiment` and `predict` make them, from shapes alone.
 """
 
-import dataclasses
-import functools
 import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from hypergrid_jax.data import assembly
 from hypergrid_jax.evaluation import predictor
-from hypergrid_jax.model import Model, decoding
+from hypergrid_jax.model import decoding
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling.topologies import Topology
 from hypergrid_jax.runs import batches, compiled_step, datasets, setup
 from hypergrid_jax.tasks import definitions, task_files, vocabularies
-from hypergrid_jax.training import freezing
-from hypergrid_jax.training import state as state_lib
 
 # The compiler's units in messages about memory.
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
@@ -40,47 +35,15 @@ class DoesNotFitError(Exception):
     self.available = available
 
 
-@dataclasses.dataclass(frozen=True)
-class Parts:
-  """A run on a topology, ready to be compiled: its setup, but for the data.
-
-  Attributes:
-    run: the configuration.
-    model: the architecture.
-    mesh: over the topology's devices.
-    tx: the optimiser.
-    state: shapes and shardings of the training state.
-  """
-
-  run: setup.Run
-  model: Model
-  mesh: jax.sharding.Mesh
-  tx: Any
-  state: state_lib.TrainState
-
-  @functools.cached_property
-  def trained(self) -> freezing.Trained:
-    """Which parameters train."""
-    return freezing.trained_parameters(
-      self.model.logical_axes,
-      self.run.train.trainable,
-      added=self.model.added,
-    )
-
-  @property
-  def rows(self) -> jax.sharding.NamedSharding:
-    """How the rows of a batch lie on the devices."""
-    return partitioning.batch_sharding(self.mesh, self.run.mesh.axis_rules())
-
-  def device_bytes(self) -> dict[str, int]:
-    """What each device holds of the training state, by kind."""
-    return {
-      'parameters': partitioning.bytes_per_device(self.state.params),
-      'optimiser state': partitioning.bytes_per_device(self.state.opt_state),
-    }
+def device_bytes(parts: setup.Setup) -> dict[str, int]:
+  """Returns the bytes of the training state on each device, by kind."""
+  return {
+    'parameters': partitioning.bytes_per_device(parts.params),
+    'optimiser state': partitioning.bytes_per_device(parts.state.opt_state),
+  }
 
 
-def build(run: setup.Run, topology: Topology) -> Parts:
+def build(run: setup.Run, topology: Topology) -> setup.Setup:
   """Makes what a run's programs are made of; reads no data.
 
   Raises:
@@ -91,23 +54,21 @@ def build(run: setup.Run, topology: Topology) -> Parts:
   size = run.model.vocab_size
   if size is None:
     size = vocabularies.load_vocabulary(run.data.vocabulary).size
-  model, mesh, tx = setup.build(
+  built = setup.build(
     run,
     size,
     num_tasks=len(datasets.task_ids(run.data.mixture)),
     devices=topology.devices,
   )
-  rules = run.mesh.axis_rules()
-  setup.check_rows(run, mesh)
+  setup.check_rows(run, built.mesh)
   rows = [run.evaluate.batch_size]
   partitioning.partition_spec(
-    'evaluate.batch_size', rows, ['batch'], mesh, rules
+    'evaluate.batch_size', rows, ['batch'], built.mesh, run.mesh.axis_rules()
   )
-  state = state_lib.sharded_abstract_state(model, tx, mesh, rules)
-  return Parts(run, model, mesh, tx, state)
+  return built
 
 
-def compile_training(parts: Parts) -> jax.stages.Compiled:
+def compile_training(parts: setup.Setup) -> jax.stages.Compiled:
   """Compiles one training step.
 
   Raises:
@@ -136,7 +97,7 @@ def trained_tasks(mixture: str | tuple[str, ...]) -> tuple[str, ...]:
   return tuple(n for n in names if definitions.definition(n).train_split)
 
 
-def compile_decoding(parts: Parts) -> jax.stages.Compiled:
+def compile_decoding(parts: setup.Setup) -> jax.stages.Compiled:
   """Compiles greedy decoding of one evaluation batch of the longest rows.
 
   Raises:
@@ -147,19 +108,19 @@ def compile_decoding(parts: Parts) -> jax.stages.Compiled:
   decode = predictor.compiled(
     decoding.greedy_decode,
     parts.model,
-    parts.rows,
+    parts.batch_sharding,
     max_decode_length=length,
   )
   rows = config.batch_size
   arguments = (
-    parts.state.params,
+    parts.params,
     _rows(parts, (rows, config.length_buckets[-1]), jnp.int32),
     _rows(parts, (rows,), jnp.int32),
   )
   return _compile(parts, lambda: decode.lower(*arguments))
 
 
-def batch_shapes(parts: Parts):
+def batch_shapes(parts: setup.Setup):
   """Shapes and shardings of a training batch, or of its candidates."""
   data, sampler = parts.run.data, parts.run.sampler
   rows = data.batch_size
@@ -173,7 +134,7 @@ def batch_shapes(parts: Parts):
 
 
 def _rows(parts, shape, dtype):
-  return jax.ShapeDtypeStruct(shape, dtype, sharding=parts.rows)
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=parts.batch_sharding)
 
 
 def _compile(parts, lower):

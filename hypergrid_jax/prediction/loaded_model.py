@@ -20,14 +20,12 @@ from hypergrid_jax import errors
 from hypergrid_jax.checkpoints import manifest, reader
 from hypergrid_jax.data import tokens
 from hypergrid_jax.evaluation.predictor import Predictor
-from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.prediction import requests
 from hypergrid_jax.prediction.requests import Row
 from hypergrid_jax.runs import directory as directory_lib
 from hypergrid_jax.runs import setup
 from hypergrid_jax.tasks import task_files, tensorflow_guard, vocabularies
 from hypergrid_jax.tasks.task_definition import TaskDefinition
-from hypergrid_jax.training import state
 
 # Room for predictions longer than the targets a run was configured for.
 _DECODE_MARGIN = 8
@@ -68,27 +66,25 @@ class LoadedModel:
     self._task_ids = identity['task_ids']
     self.tasks = tasks_of_run(run, model_dir)
     self._vocabulary = _vocabulary(run, identity['vocabulary'])
-    model, self._mesh, tx = setup.build(
+    built = setup.build(
       run, self._vocabulary.size, num_tasks=len(self._task_ids)
     )
-    wanted = state.sharded_abstract_state(
-      model, tx, self._mesh, run.mesh.axis_rules()
-    )
+    self._mesh = built.mesh
     checkpoints = reader.CheckpointReader(model_dir)
     (self.step,) = reader.named_steps(checkpoints, step)
     with jax.set_mesh(self._mesh):
-      self.params, _ = checkpoints.restore_params(wanted.params, self.step)
+      self.params, _ = checkpoints.restore_params(built.params, self.step)
     self.fingerprint = _fingerprint(run, checkpoints.directory, self.step)
     self.batch_size = run.evaluate.batch_size
     self.max_decode_length = _max_decode_length(run, model_dir, self.step)
     self._predictor = Predictor(
-      model,
+      built.model,
       self.params,
       self._vocabulary,
       self.batch_size,
       self.max_decode_length,
       run.evaluate.length_buckets,
-      partitioning.batch_sharding(self._mesh, run.mesh.axis_rules()),
+      built.batch_sharding,
     )
 
   def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -85,7 +85,7 @@ def trace_step(
       setup.run.train,
       trained=setup.trained,
       selector=selector,
-      row_sharding=setup.rows,
+      row_sharding=setup.batch_sharding,
     ),
     donate_argnums=0,
     # Without, the compiler may return the state in other places than it got
@@ -97,7 +97,7 @@ def trace_step(
   )
   abstract = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=setup.rows
+      leaf.shape, leaf.dtype, sharding=setup.batch_sharding
     ),
     batch,
   )
@@ -153,4 +153,4 @@ def compile_traced(
   compiled = {
     length: program.lower().compile() for length, program in traced.items()
   }
-  return StepProgram(compiled, host_rows.row_parts(setup.rows))
+  return StepProgram(compiled, host_rows.row_parts(setup.batch_sharding))

@@ -88,7 +88,7 @@ def _train(run, model_dir, config_text, fresh, brief, console, preempted):
       'per_device': summary.per_device(
         setup.state,
         run.data.batch_size,
-        setup.rows,
+        setup.batch_sharding,
       ),
       'flops_per_step': compiled_step.step_flops(traced),
     }
@@ -350,7 +350,7 @@ def _evaluate_params(setup, step, params, console) -> results.Results:
       directory=setup.directory,
       config=run.evaluate,
       majority_targets=setup.majority_targets,
-      batch_sharding=setup.rows,
+      batch_sharding=setup.batch_sharding,
       progress=lambda task, done, all_: bar.update(done, task, all_),
     )
 

@@ -13,12 +13,13 @@ import pathlib
 from typing import Any, Protocol
 
 import jax
+import optax
 from rich.console import Console
 
 from hypergrid_jax import console as console_lib
 from hypergrid_jax.runs import datasets
 from hypergrid_jax.runs import directory as directory_lib
-from hypergrid_jax import errors
+from hypergrid_jax import errors, types
 from hypergrid_jax.evaluation import evaluate as evaluate_lib
 from hypergrid_jax.evaluation import metrics
 from hypergrid_jax.model import Model, extension
@@ -60,14 +61,20 @@ class Run(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """A run with its data open and its model built, nothing allocated yet."""
+  """A run's model on its devices: no data are read and nothing is allocated.
+
+  What follows from these is made when it is first asked for; predicting, for
+  one, never makes an optimiser.
+
+  Attributes:
+    run: the configuration.
+    model: the architecture.
+    mesh: the devices.
+  """
 
   run: Run
-  directory: pathlib.Path
-  corpus: datasets.Corpus
   model: Model
   mesh: jax.sharding.Mesh
-  tx: Any
 
   @functools.cached_property
   def trained(self) -> freezing.Trained:
@@ -79,20 +86,56 @@ class Setup:
     )
 
   @functools.cached_property
+  def tx(self) -> optax.GradientTransformation:
+    """The optimiser.
+
+    Raises:
+      UserError: the configuration of what trains does not fit the model.
+    """
+    return optimizers.make_optimizer(
+      self.run.optimizer,
+      self.run.schedule,
+      logical_axes=self.model.logical_axes,
+      added=self.model.added,
+      trained=self.trained,
+      clip_norm=self.run.train.clip_norm,
+    )
+
+  @functools.cached_property
+  def params(self) -> types.Params:
+    """Shapes and shardings of the parameters: the target of a restore."""
+    return state_lib.sharded_abstract_params(
+      self.model, self.mesh, self.run.mesh.axis_rules()
+    )
+
+  @functools.cached_property
   def state(self) -> state_lib.TrainState:
-    """Shapes and shardings of the run's state: the target of a restore."""
+    """Shapes and shardings of the training state: the target of a restore."""
     return state_lib.sharded_abstract_state(
       self.model, self.tx, self.mesh, self.run.mesh.axis_rules()
     )
 
   @property
-  def rows(self) -> jax.sharding.NamedSharding:
-    """How the rows of a batch lie on the devices."""
+  def batch_sharding(self) -> jax.sharding.NamedSharding:
+    """How the rows of a batch are divided over the devices."""
     return partitioning.batch_sharding(self.mesh, self.run.mesh.axis_rules())
+
+
+@dataclasses.dataclass(frozen=True)
+class SetupWithData(Setup):
+  """A setup whose data are open: what training and evaluation start from.
+
+  Attributes:
+    directory: the run's directory.
+    corpus: vocabulary, task ids and token stores.
+  """
+
+  directory: pathlib.Path
+  corpus: datasets.Corpus
 
   @functools.cached_property
   def notes(self) -> tuple[str, ...]:
-    """What is worth knowing before the first step."""
+    """Sentences about what is worth knowing before the first step."""
     train, notes = self.run.train, tuple(self.corpus.notes)
     if train.trainable == 'all' or train.initial_checkpoint is not None:
       return notes
@@ -160,8 +203,8 @@ def set_up(
   console: Console,
   train: bool,
   only: tuple[str, ...] | None = None,
-) -> Setup:
-  """Opens the data and builds the model; allocates no parameters.
+) -> SetupWithData:
+  """Builds the model and opens the data; allocates no parameters.
 
   Args:
     run: the configuration.
@@ -181,8 +224,10 @@ def set_up(
   tokens = token_dir(run, model_dir)
   task_files.load(run.data.task_files, cache=tokens)
   num_tasks = len(datasets.task_ids(run.data.mixture))
-  model, mesh, tx = build(run, vocabulary.size, num_tasks=num_tasks)
-  check_rows(run, mesh)
+  setup = build(run, vocabulary.size, num_tasks=num_tasks)
+  if train:
+    setup.tx  # noqa: B018 (made for what it refuses)
+    check_rows(run, setup.mesh)
   # Process 0 makes the token stores, the others then find them.
   with (
     console_lib.on_demand(console, 'tokenising') as shown,
@@ -197,7 +242,9 @@ def set_up(
       only=only,
       progress=shown,
     )
-  return Setup(run, pathlib.Path(model_dir), corpus, model, mesh, tx)
+  return SetupWithData(
+    run, setup.model, setup.mesh, pathlib.Path(model_dir), corpus
+  )
 
 
 def build(
@@ -206,14 +253,14 @@ def build(
   *,
   num_tasks: int,
   devices: Sequence[jax.Device] | None = None,
-) -> tuple[Model, jax.sharding.Mesh, Any]:
-  """Makes model, mesh and optimiser of a run, which need no data.
+) -> Setup:
+  """Builds a run's model on its devices; reads no data.
 
   Args:
     run: the configuration.
-    vocabulary_size: ids of the vocabulary.
-    num_tasks: tasks that the model tells apart.
-    devices: of the mesh, in place of all that are here.
+    vocabulary_size: number of ids of the vocabulary.
+    num_tasks: number of tasks that the model tells apart.
+    devices: devices of the mesh; None takes all that are here.
 
   Raises:
     UserError: the configuration does not fit the vocabulary or the devices.
@@ -226,16 +273,7 @@ def build(
     num_tasks=num_tasks,
     rules=run.mesh.axis_rules(),
   )
-  mesh = partitioning.make_mesh(run.mesh, devices)
-  tx = optimizers.make_optimizer(
-    run.optimizer,
-    run.schedule,
-    logical_axes=model.logical_axes,
-    added=model.added,
-    trainable=run.train.trainable,
-    clip_norm=run.train.clip_norm,
-  )
-  return model, mesh, tx
+  return Setup(run, model, partitioning.make_mesh(run.mesh, devices))
 
 
 def on_these_devices(run: Run) -> Run:

@@ -20,7 +20,7 @@ from hypergrid_jax.training.adafactor import (
   scale_by_adafactor,
   without,
 )
-from hypergrid_jax.training.freezing import LAYERS, Trainable
+from hypergrid_jax.training.freezing import LAYERS
 from hypergrid_jax.training.schedules import Constant, LinearWarmup, RsqrtDecay
 from hypergrid_jax.types import Params
 
@@ -93,7 +93,7 @@ def make_optimizer(
   *,
   logical_axes: Params,
   added: Collection[str] = (),
-  trainable: Trainable = 'all',
+  trained: freezing.Trained | None = None,
   clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
   """Returns the transformation from gradients to updates of a whole model.
@@ -112,24 +112,24 @@ def make_optimizer(
     logical_axes: nested dict like the parameters, of tuples of axis names; a
       parameter whose first axis is 'layers' is updated layer by layer.
     added: paths of the parameters that the plain T5 does not have.
-    trainable: see `trainable.trained_parameters`. Frozen parameters have no
-      state and keep their bits; gradients for them need not be given. Of a
-      parameter that trains in the upper layers alone, the optimiser sees, and
-      has state for, these layers alone.
+    trained: which parameters train, from `freezing.trained_parameters`; None
+      for all. Frozen parameters have no state and keep their bits; gradients
+      for them need not be given. Of a parameter that trains in the upper layers
+      alone, the optimiser sees, and has state for, these layers alone.
     clip_norm: largest global norm of the gradients of all trained parameters.
 
   Returns:
     An optax transformation over nested dicts. `update` needs the parameters.
 
   Raises:
-    UserError: see `trainable.trained_parameters`; or `clip_norm` is not
-      positive.
+    UserError: `clip_norm` is not positive.
   """
   axes = trees.flatten(logical_axes, is_leaf=trees.is_axes)
   unknown = sorted(set(added) - set(axes))
   if unknown:
     raise ValueError(f'added names parameters that do not exist: {unknown}')
-  trained = freezing.trained_parameters(logical_axes, trainable, added=added)
+  if trained is None:
+    trained = freezing.trained_parameters(logical_axes)
   stacked = {path for path, names in axes.items() if names[:1] == (LAYERS,)}
   rate = schedule.schedule()
   if isinstance(optimizer, Adafactor):

@@ -88,12 +88,32 @@ def sharded_abstract_state(
   Raises:
     UserError: see `state_shardings`.
   """
+  return _sharded(
+    abstract_state(model, tx), state_shardings(model, tx, mesh, rules)
+  )
+
+
+def sharded_abstract_params(
+  model: Parameters,
+  mesh: Mesh,
+  rules: partitioning.Rules = partitioning.DEFAULT_RULES,
+) -> Params:
+  """Returns the parameters of `sharded_abstract_state`; needs no optimiser.
+
+  Raises:
+    UserError: see `state_shardings`.
+  """
+  abstract, axes = model.abstract_params, model.logical_axes
+  return _sharded(abstract, partitioning.shardings(abstract, axes, mesh, rules))
+
+
+def _sharded(abstract, shardings):
   return jax.tree.map(
     lambda leaf, sharding: jax.ShapeDtypeStruct(
       leaf.shape, leaf.dtype, sharding=sharding
     ),
-    abstract_state(model, tx),
-    state_shardings(model, tx, mesh, rules),
+    abstract,
+    shardings,
   )
 
 

@@ -192,7 +192,7 @@ def test_methods_train_on_the_same_batches(tmp_path, token_dir, monkeypatch):
     compiled_step,
     'compile_traced',
     lambda setup, _: compiled_step.StepProgram(
-      {}, host_rows.row_parts(setup.rows)
+      {}, host_rows.row_parts(setup.batch_sharding)
     ),
   )
   methods = ['plain', 'hypergrid']

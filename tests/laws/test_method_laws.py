@@ -414,12 +414,15 @@ def test_a_step_moves_what_is_trained_and_keeps_the_bits_of_the_rest(
   name, chosen
 ):
   model, start = make(name), params(name)
+  trained = freezing.trained_parameters(
+    model.logical_axes, chosen, added=model.added
+  )
   optimizer = optimizers.make_optimizer(
     optimizers.Adafactor(),
     schedules.Constant(learning_rate=1e-2),
     logical_axes=model.logical_axes,
     added=model.added,
-    trainable=chosen,
+    trained=trained,
   )
 
   @jax.jit
@@ -429,9 +432,6 @@ def test_a_step_moves_what_is_trained_and_keeps_the_bits_of_the_rest(
 
   outputs = step(name)(start, batches.batch(examples()))
   after = trees.flatten(move(start, outputs['gradients']))
-  trained = freezing.trained_parameters(
-    model.logical_axes, chosen, added=model.added
-  )
   axes = trees.flatten(model.logical_axes, is_leaf=trees.is_axes)
   for path, before in trees.flatten(start).items():
     moved = np.asarray(after[path] != before)

@@ -8,7 +8,6 @@ from hypergrid_jax.runs import setup
 from hypergrid_jax.config import run_config
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling import programs
-from hypergrid_jax.training import state as state_lib
 
 RUN = (
   ['gin/models/tiny.gin', 'gin/mixtures/glue.gin'],
@@ -22,14 +21,6 @@ RUN = (
 )
 
 
-def parts_of(run):
-  """What is compiled for devices that are not here, for those that are."""
-  model, mesh, tx = setup.build(run, 600, num_tasks=8)
-  rules = run.mesh.axis_rules()
-  state = state_lib.sharded_abstract_state(model, tx, mesh, rules)
-  return programs.Parts(run, model, mesh, tx, state)
-
-
 @pytest.mark.parametrize(('count', 'rows'), [('None', 128), ('8', 64)])
 def test_a_program_for_other_devices_is_given_candidates(
   count, rows, monkeypatch
@@ -38,7 +29,7 @@ def test_a_program_for_other_devices_is_given_candidates(
     [*RUN[0], 'gin/samplers/uncertainty.gin'],
     (*RUN[1], f'UncertaintySampling.candidates_per_task={count}'),
   )
-  parts = parts_of(run)
+  parts = setup.build(run, 600, num_tasks=8)
   # MNLI is trained once and evaluated twice: eight tasks.
   assert programs.batch_shapes(parts).task_ids.shape == (rows,)
   monkeypatch.setattr(programs, '_compile', lambda parts, lower: lower())
@@ -52,7 +43,7 @@ def test_a_program_for_other_devices_is_given_candidates(
 
 def test_without_a_sampler_a_step_takes_all_its_rows():
   run = run_config.parse(*RUN)
-  assert programs.batch_shapes(parts_of(run)).task_ids.shape == (16,)
+  assert programs.batch_shapes(setup.build(run, 600, num_tasks=8)).task_ids.shape == (16,)
   assert batches.make_selector(run, None, (), None) is None
   mesh = partitioning.make_mesh(run.mesh)
   setup.check_rows(run, mesh)

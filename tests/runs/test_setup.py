@@ -20,7 +20,7 @@ RUN = (
 
 def build(*bindings):
   run = run_config.parse(RUN[0], (*RUN[1], *bindings))
-  return setup_lib.build(run, 100, num_tasks=7)[0]
+  return setup_lib.build(run, 100, num_tasks=7).model
 
 
 BOTH = 'run.method=(@HyperGrid(), @CAMTL())'
@@ -58,11 +58,16 @@ def test_examples_longer_than_what_a_method_has_parameters_for_are_refused():
 def setup_of(*bindings):
   """A setup without data."""
   run = run_config.parse(RUN[0], (*RUN[1], *bindings))
-  model, mesh, tx = setup_lib.build(run, 100, num_tasks=7)
   corpus = types.SimpleNamespace(
-    vocabulary=types.SimpleNamespace(fingerprint='f'), task_ids={}, train={}
+    vocabulary=types.SimpleNamespace(fingerprint='f'),
+    task_ids={},
+    train={},
+    notes=('one',),
   )
-  return setup_lib.Setup(run, pathlib.Path(), corpus, model, mesh, tx)
+  built = setup_lib.build(run, 100, num_tasks=7)
+  return setup_lib.SetupWithData(
+    run, built.model, built.mesh, pathlib.Path(), corpus
+  )
 
 
 @pytest.mark.parametrize(
@@ -114,10 +119,7 @@ def test_the_identity_of_a_run_names_all_its_methods():
   ],
 )
 def test_freezing_random_values_is_noted(bindings, noted):
-  run = run_config.parse(RUN[0], (*RUN[1], 'run.method=HyperGrid', *bindings))
-  corpus = types.SimpleNamespace(notes=('one',))
-  model, mesh, tx = setup_lib.build(run, 100, num_tasks=7)
-  setup = setup_lib.Setup(run, pathlib.Path(), corpus, model, mesh, tx)
+  setup = setup_of('run.method=HyperGrid', *bindings)
   expected = ("trainable is 'added_and_norms' and there is no",) * noted
   assert len(setup.notes) == 1 + noted
   for note, text in zip(setup.notes, ('one', *expected), strict=True):

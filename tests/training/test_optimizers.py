@@ -8,7 +8,7 @@ import pytest
 
 from hypergrid_jax import trees
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.training import optimizers
+from hypergrid_jax.training import freezing, optimizers
 from tests.training.updates import STEPS, draw, run
 
 
@@ -101,7 +101,7 @@ def test_frozen_parameters_keep_their_bits_and_have_no_state(optimizer, apply):
     optimizer,
     optimizers.Constant(0.1),
     logical_axes=AXES,
-    trainable=('encoder/.*/wo', 'decoder/.*'),
+    trained=freezing.trained_parameters(AXES, ('encoder/.*/wo', 'decoder/.*')),
     clip_norm=1.0,
   )
   grads = jax.tree.map(lambda p: np.ones((STEPS, *p.shape), p.dtype), params)
@@ -123,7 +123,7 @@ def test_gradients_of_frozen_parameters_need_not_be_given():
     optimizers.Adafactor(),
     optimizers.Constant(0.1),
     logical_axes=AXES,
-    trainable=['embedding'],
+    trained={'embedding': 'whole'},
   )
   state = tx.init(params)
   full = jax.tree.map(np.ones_like, params)
@@ -144,7 +144,7 @@ def test_clipping_uses_the_norm_of_all_trained_gradients():
       config,
       optimizers.Constant(1.0),
       logical_axes=axes,
-      trainable=('a', 'b'),
+      trained={'a': 'whole', 'b': 'whole'},
       clip_norm=norm,
     )
     params = jax.tree.map(jnp.zeros_like, grads)
