@@ -1,15 +1,16 @@
-"""What a person sees while something long runs.
+"""What a person sees: lines, tables, and the progress of long work.
 
-A bar with the time left on a terminal; elsewhere (a log file, a pipe) a plain
-line every few seconds, so that the file stays readable.
+Progress is a bar with the time left on a terminal; elsewhere (a log file, a
+pipe) it is a plain line every few seconds, so that the file stays readable.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import time
 from typing import Protocol
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, RenderableType
 from rich.progress import (
   BarColumn,
   MofNCompleteColumn,
@@ -18,8 +19,65 @@ from rich.progress import (
   TimeElapsedColumn,
   TimeRemainingColumn,
 )
+from rich.table import Table
+from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 10.0
+
+
+def say(console: Console, text: str, *, style: str | None = None) -> None:
+  """Prints text as it is: square brackets are no markup, and nothing wraps.
+
+  Args:
+    console: prints it.
+    text: one or several lines.
+    style: a style of rich for all of it, such as 'bold'.
+  """
+  console.print(
+    text, style=style, highlight=False, markup=False, soft_wrap=True
+  )
+
+
+def table(
+  text_columns: Sequence[str],
+  number_columns: Sequence[str] = (),
+  *,
+  title: str | None = None,
+  caption: str | None = None,
+) -> Table:
+  """Returns a table without rows, for `add_row` and `console.print`.
+
+  Its texts are plain: square brackets in them are no markup. On a narrow
+  terminal it folds texts and loses no figures.
+
+  Args:
+    text_columns: headings of the first columns, aligned to the left.
+    number_columns: headings of the other columns, aligned to the right.
+    title: a line above.
+    caption: a line below.
+  """
+  plain = _PlainTable(
+    title=title and Text(title, 'table.title'),
+    title_justify='left',
+    caption=caption and Text(caption, 'table.caption'),
+    caption_justify='left',
+    box=box.SIMPLE_HEAD,
+    pad_edge=False,
+    collapse_padding=True,
+  )
+  for heading in text_columns:
+    plain.add_column(Text(heading), overflow='fold')
+  for heading in number_columns:
+    plain.add_column(Text(heading), justify='right', no_wrap=True)
+  return plain
+
+
+class _PlainTable(Table):
+  def add_row(self, *cells: RenderableType | None, **options) -> None:
+    super().add_row(
+      *(Text(cell) if isinstance(cell, str) else cell for cell in cells),
+      **options,
+    )
 
 
 class Bar(Protocol):
@@ -57,11 +115,9 @@ class _PlainBar:
     if self._first < done < self._total:
       rate = (now - self._start) / (done - self._first)
       left = f', {_clock(rate * (self._total - done))} left'
-    self._console.print(
+    say(
+      self._console,
       f'{self._description}: {done}/{self._total}{left} {text}'.rstrip(),
-      highlight=False,
-      markup=False,
-      soft_wrap=True,
     )
 
 

@@ -17,6 +17,29 @@ class Clock:
     return self.now
 
 
+def test_texts_of_users_are_never_markup():
+  console = Console(file=io.StringIO(), width=30)
+  console_lib.say(console, 'in [red]runs[/red]: ' + 'a ' * 20 + 'end')
+  table = console_lib.table(('[b]text',), ('[b]n',), title='[b]', caption='[b]')
+  table.add_row('first[half:] [bold]x', '3')
+  console.print(table)
+  lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+  assert lines[0] == 'in [red]runs[/red]: ' + 'a ' * 20 + 'end'
+  assert lines[1] == '[b]'
+  assert lines[-1] == '[b]'
+  text = ' '.join(' '.join(lines).split())
+  assert '[b]text [b]n' in text
+  assert 'first[half:] [bold]x 3' in text
+
+
+def test_a_narrow_table_folds_texts_and_keeps_numbers_whole():
+  console = Console(file=io.StringIO(), width=24)
+  table = console_lib.table(('task',), ('examples', 'rate'))
+  table.add_row('a_name_of_a_task', '1,234,567', '0.123')
+  console.print(table)
+  assert '1,234,567  0.123' in console.file.getvalue()
+
+
 def test_a_line_every_ten_seconds_and_one_at_the_end(monkeypatch):
   clock = Clock()
   monkeypatch.setattr(console_lib, 'time', clock)

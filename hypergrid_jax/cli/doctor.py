@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax import errors
 from hypergrid_jax.tasks import tensorflow_guard
 
@@ -81,15 +82,15 @@ def report(data_source: str | None = None, *, console: Console) -> int:
   console.print(table)
   missing = sum(finding.state == 'missing' for finding in findings)
   if missing:
-    console.print(f'{missing} to repair before a run.')
+    console_lib.say(console, f'{missing} to repair before a run.')
     return 1
-  console.print('Ready.')
+  console_lib.say(console, 'Ready.')
   return 0
 
 
 def tested_versions() -> dict[str, str]:
   """Versions of constraints.txt for this Python; none outside a checkout."""
-  path = pathlib.Path(__file__).parent.parent / 'constraints.txt'
+  path = pathlib.Path(__file__).parents[2] / 'constraints.txt'
   if not path.is_file():
     return {}
   versions = {}

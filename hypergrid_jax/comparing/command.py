@@ -6,6 +6,7 @@ import functools
 
 from rich.console import Console
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax import errors
 from hypergrid_jax.comparing import plot, report, scores, step_times, training
 from hypergrid_jax.comparing.plan import PLAIN, SINGLE_TASK, Plan, PlannedRun
@@ -48,7 +49,7 @@ def compare(
   report.show(comparison, console=console)
   suffixes = ['md', 'csv', 'json', *['png'] * drawn]
   files = ', '.join(f'compare.{suffix}' for suffix in suffixes)
-  console.print(f'In {plan.directory}: {files}.', markup=False)
+  console_lib.say(console, f'In {plan.directory}: {files}.')
   _refuse_failures(comparison)
 
 

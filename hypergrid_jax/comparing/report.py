@@ -7,10 +7,9 @@ import io
 import pathlib
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax import files
 from hypergrid_jax.comparing.scores import Line, Statistic
 from hypergrid_jax.comparing.step_times import StepTime
@@ -237,15 +236,13 @@ def show(comparison: Comparison, *, console: Console) -> None:
   for first in range(0, len(names), room):
     some = names[first : first + room]
     part = Comparison({name: comparison.columns[name] for name in some}, {})
-    table = Table(box=box.SIMPLE_HEAD)
-    for i, heading in enumerate(['task', 'metric', *some]):
-      table.add_column(heading, justify='left' if i < 2 else 'right')
+    table = console_lib.table(('task', 'metric'), some)
     for task, metric, texts in cells(part):
       bold = 'bold' if task.startswith('average ') else None
       table.add_row(task, metric, *texts, style=bold)
     console.print(table)
   for note in comparison.notes():
-    console.print(note, highlight=False, markup=False)
+    console_lib.say(console, note)
 
 
 def write(comparison: Comparison, directory: pathlib.Path) -> None:

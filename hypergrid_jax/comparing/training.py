@@ -8,6 +8,7 @@ import pathlib
 import jax
 from rich.console import Console
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax import errors
 from hypergrid_jax.checkpoints.reader import CheckpointReader
 from hypergrid_jax.comparing.plan import PlannedRun
@@ -168,7 +169,7 @@ def train_all(
       )
     except (errors.UserError, jax.errors.JaxRuntimeError) as error:
       outcome.failures[planned] = str(error)
-      console.print(f'{planned.title} failed: {error}', markup=False)
+      console_lib.say(console, f'{planned.title} failed: {error}')
       continue
     finally:
       forget_programs()

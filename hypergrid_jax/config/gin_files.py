@@ -94,7 +94,7 @@ def find_file(name: str, where: str = '') -> pathlib.Path:
 
 def gin_directory() -> pathlib.Path:
   """Where the gin files are: inside the package, or beside it in a checkout."""
-  package = pathlib.Path(__file__).parent
+  package = pathlib.Path(__file__).parents[1]
   inside = package / 'gin'
   return inside if inside.is_dir() else package.parent / 'gin'
 

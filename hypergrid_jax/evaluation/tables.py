@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import NamedTuple
 
-from rich import box
 from rich.table import Table
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax.evaluation import metrics
 from hypergrid_jax.evaluation.results import Results, Row
 
@@ -37,9 +37,10 @@ def screen(runs: Mapping[str, Results], *, title: str | None = None) -> Table:
     runs: column name -> results; several runs stand side by side.
     title: above the table.
   """
-  table = Table(title=title, caption=_caption(runs), box=box.SIMPLE_HEAD)
-  for i, name in enumerate(_header(runs)):
-    table.add_column(name, justify='left' if i < 2 else 'right', no_wrap=i < 2)
+  header = _header(runs)
+  table = console_lib.table(
+    header[:2], header[2:], title=title, caption=_caption(runs)
+  )
   lines = _lines(runs)
   for line, after in zip(lines, [*lines[1:], None], strict=True):
     ends = after is not None and after.average != line.average

@@ -5,10 +5,10 @@ import dataclasses
 import itertools
 import unicodedata
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax.inspection import split_statistics
 from hypergrid_jax.inspection.row_locations import RowPlaces
 from hypergrid_jax.inspection.split_statistics import SIDES, Character, Split
@@ -84,7 +84,7 @@ def lengths(read: Read) -> Table:
     'cut',
     'unknown',
   )
-  table = _table('Lengths in tokens', ('split', ''), headings)
+  table = console_lib.table(('split', ''), headings, title='Lengths in tokens')
   for split in read.splits:
     for side, limit in zip(SIDES, read.limits, strict=True):
       facts = split.sides[side]
@@ -107,10 +107,10 @@ def targets(read: Read) -> Table:
   labels = read.task.labels
   counts = {split.name: split.targets for split in read.splits}
   texts = _common_targets(labels, list(counts.values()))
-  table = _table('Targets', ('target',), tuple(counts))
+  table = console_lib.table(('target',), tuple(counts), title='Targets')
   for text in texts[:MOST_TARGETS]:
     table.add_row(
-      Text(text),
+      text,
       *(
         f'{counts[s.name].get(text, 0):,}'
         f' ({counts[s.name].get(text, 0) / s.count:.1%})'
@@ -143,17 +143,17 @@ def characters(read: Read) -> Table | None:
   rows = _characters(read)
   if not rows:
     return None
-  table = _table(
-    'Characters that the vocabulary does not keep',
+  table = console_lib.table(
     ('character', 'becomes', 'times', 'for example', ''),
+    title='Characters that the vocabulary does not keep',
   )
   for split, found in rows[:MOST_CHARACTERS]:
     table.add_row(
-      Text(describe_character(found.text)),
-      'unknown' if found.becomes is None else Text(repr(found.becomes)),
+      describe_character(found.text),
+      'unknown' if found.becomes is None else repr(found.becomes),
       f'{found.count:,}',
-      Text(read.name(split, found.example)),
-      Text(repr(found.excerpt)[1:-1]),
+      read.name(split, found.example),
+      repr(found.excerpt)[1:-1],
     )
   if len(rows) > MOST_CHARACTERS:
     table.add_row(f'... {len(rows) - MOST_CHARACTERS:,} more')
@@ -187,9 +187,9 @@ def describe_character(character: str) -> str:
 
 def repeats(read: Read) -> Table | None:
   """Inputs that occur more than once; None when none does."""
-  table = _table(
-    'Examples whose inputs occur before',
+  table = console_lib.table(
     ('where', 'same target', 'other target', 'for example'),
+    title='Examples whose inputs occur before',
   )
   for split in read.splits:
     found = split_statistics.repeats_within(split)
@@ -209,43 +209,29 @@ def _add_repeats(table, read, found, first, second, where: str):
   counts = f'{found.same:,}', f'{found.other:,}'
   if not (read.labelled(first) and read.labelled(second)):
     counts = f'{found.same + found.other:,}', 'no targets'
-  table.add_row(where, *counts, Text(' and '.join(names)))
+  table.add_row(where, *counts, ' and '.join(names))
 
 
 def blanks(read: Read) -> Table | None:
   """Fields and texts without content; None when there are none."""
-  table = _table('Empty text', ('what', 'times', 'for example'))
+  table = console_lib.table(
+    ('what', 'times', 'for example'), title='Empty text'
+  )
   for split in read.splits:
     places = read.places[split.name].blank
     for name in dict.fromkeys(name for _, name in places):
       found = [where for where, field in places if field == name]
       table.add_row(
-        f'{split.name}: field {name!r}', f'{len(found):,}', Text(found[0])
+        f'{split.name}: field {name!r}', f'{len(found):,}', found[0]
       )
     for side in SIDES:
       facts = split.sides[side]
       if facts.empty:
         where = read.name(split, facts.first_empty)
-        table.add_row(f'{split.name}: {side}', f'{facts.empty:,}', Text(where))
+        table.add_row(f'{split.name}: {side}', f'{facts.empty:,}', where)
   return table if table.row_count else None
 
 
 def percent(share: float) -> str:
   """A share of 1 in percent, '0' when it is none at all."""
   return '0' if not share else f'{share:.2%}'
-
-
-def _table(title: str, left: Sequence[str], right: Sequence[str] = ()) -> Table:
-  table = Table(
-    title=title,
-    title_justify='left',
-    box=box.SIMPLE_HEAD,
-    pad_edge=False,
-    collapse_padding=True,
-  )
-  for heading in left:
-    table.add_column(heading, overflow='fold')
-  for heading in right:
-    # A narrow terminal is to fold names, and to lose no figures.
-    table.add_column(heading, justify='right', no_wrap=True)
-  return table

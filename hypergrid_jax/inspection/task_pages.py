@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from hypergrid_jax import console as console_lib
 from hypergrid_jax import errors
@@ -45,15 +44,12 @@ def overview(source: str) -> Table:
     UserError: the source does not exist.
   """
   sources.parse_source(source)
-  table = Table(
+  table = console_lib.table(
+    ('task', 'in average', 'splits', 'targets'),
+    ('training rows', 'published'),
     title=f'Tasks, with what {source} has of them',
     caption='published: training examples of the full data set',
   )
-  for heading in ('task', 'in average', 'splits'):
-    table.add_column(heading, overflow='fold')
-  table.add_column('training rows', justify='right')
-  table.add_column('published', justify='right')
-  table.add_column('targets', overflow='fold')
   for task in definitions.DEFINITIONS.values():
     found = sources.available_splits(source, task)
     rows = None
@@ -63,9 +59,9 @@ def overview(source: str) -> Table:
       task.name,
       task.group or '-',
       ', '.join(found) or '-',
+      _targets(task.labels),
       '?' if rows is None and task.train_split in found else _count(rows),
       _count(task.train_examples or None),
-      _targets(task.labels),
       end_section=task in (benchmarks.GLUE[-1], benchmarks.SUPER_GLUE[-1]),
     )
   return table
@@ -106,7 +102,9 @@ def show(
   if reader.estimate(task, set(splits) - {split}) > _QUICK:
     splits = [split]
   with reader.opened(task, splits) as stores:
-    console.print(f'[bold]{name}[/] · {split} · {_where(task, source)}')
+    console_lib.say(
+      console, f'{name} · {split} · {_where(task, source)}', style='bold'
+    )
     _print_examples(stores[split], num, reader.vocabulary, console)
     read = reader.read(task, stores)
     repeats = split_tables.repeats(read)
@@ -154,9 +152,11 @@ def check(
   if not splits:
     raise errors.UserError(f'{source} has no split of {name}.')
   with reader.opened(task, splits) as stores:
-    console.print(f'[bold]{name}[/] · {_where(task, source)}')
+    console_lib.say(console, f'{name} · {_where(task, source)}', style='bold')
     for split, store in stores.items():
-      console.print(f'\n[bold]{split}[/], {store.num_examples:,} examples')
+      console_lib.say(
+        console, f'\n{split}, {store.num_examples:,} examples', style='bold'
+      )
       _print_examples(store, num, reader.vocabulary, console)
     read = reader.read(task, stores)
     for table in (
@@ -169,8 +169,10 @@ def check(
       _print_present(table(read), console)
     found = task_warnings.of_task(read, reader.vocabulary)
     for warning in found:
-      console.print(Text(f'Warning: {warning}', 'yellow'), soft_wrap=True)
-    console.print(f'{name}: every row can be used; {len(found)} warnings.')
+      console_lib.say(console, f'Warning: {warning}', style='yellow')
+    console_lib.say(
+      console, f'{name}: every row can be used; {len(found)} warnings.'
+    )
 
 
 def resolve(name: str) -> tuple[str, ...]:
@@ -284,7 +286,7 @@ def _where(task: task_definition.TaskDefinition, source: str) -> str:
 
 def _print_examples(store, num: int, vocabulary, console: Console) -> None:
   for index in range(min(num, store.num_examples)):
-    console.print(f'\n[bold]{index}[/]')
+    console_lib.say(console, f'\n{index}', style='bold')
     console.print(split_tables.example(store, index, vocabulary))
 
 

@@ -9,10 +9,8 @@ import dataclasses
 import os
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from hypergrid_jax import console as console_lib
 from hypergrid_jax.data import config as data_config
@@ -79,15 +77,12 @@ def tokenize(
   console.print(_stores_table(stores, built))
   _print_mixture(run, opened[0], console)
   for note in dict.fromkeys(note for each in opened for note in each.notes):
-    console.print(f'Note: {note}', highlight=False, markup=False)
+    console_lib.say(console, f'Note: {note}')
   for warning in _warnings(run.data, stores):
-    console.print(Text(f'Warning: {warning}', 'yellow'), soft_wrap=True)
+    console_lib.say(console, f'Warning: {warning}', style='yellow')
   made = f'{len(built)} of them were built' if built else 'nothing was built'
-  console.print(
-    f'{len(stores)} token stores are ready in {directory}; {made}.',
-    highlight=False,
-    markup=False,
-    soft_wrap=True,
+  console_lib.say(
+    console, f'{len(stores)} token stores are ready in {directory}; {made}.'
   )
 
 
@@ -105,31 +100,26 @@ def _stores(
 
 def _stores_table(stores: _Stores, built: set[str]) -> Table:
   """What each token store holds; of 'cut' and 'unknown' the worse side."""
-  table = Table(
+  table = console_lib.table(
+    ('task/split',),
+    (
+      'examples',
+      'tokens',
+      'inputs',
+      'max',
+      'targets',
+      'max',
+      'cut',
+      'unknown',
+      'store',
+    ),
     title='Token stores',
     caption='inputs and targets: tokens of an example on average, and at most',
-    box=box.SIMPLE_HEAD,
-    pad_edge=False,
-    collapse_padding=True,
   )
-  table.add_column('task/split', overflow='fold')
-  for heading in (
-    'examples',
-    'tokens',
-    'inputs',
-    'max',
-    'targets',
-    'max',
-    'cut',
-    'unknown',
-    'store',
-  ):
-    # A narrow terminal is to fold names, and to lose no figures.
-    table.add_column(heading, justify='right', no_wrap=True)
   for label, store in stores.items():
     sides = {side: split_statistics.tokens_of(store, side) for side in _SIDES}
     table.add_row(
-      Text(label),  # a part such as [half:] is no markup
+      label,
       f'{store.num_examples:,}',
       f'{sum(facts["tokens"] for facts in sides.values()):,}',
       *(
@@ -174,10 +164,9 @@ def _print_mixture(
     for pack in (True, False)
   }
   summary.show_mixture(facts[run.data.pack], console=console)
-  table = Table(title='Row positions that carry tokens', box=box.SIMPLE_HEAD)
-  table.add_column('rows')
-  for heading in ('encoder', 'decoder'):
-    table.add_column(heading, justify='right')
+  table = console_lib.table(
+    ('rows',), ('encoder', 'decoder'), title='Row positions that carry tokens'
+  )
   for pack, found in facts.items():
     used = ', as in this run' if pack == run.data.pack else ''
     table.add_row(

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax import errors, files, trees
 from hypergrid_jax.checkpoints import reader as reader_lib
 from hypergrid_jax.checkpoints import streaming
@@ -89,14 +90,12 @@ def edit(
     importing.write(directory, leaves, {}, console=console)
   added = [name for name in new_ids if name not in old_ids]
   gone = [name for name in old_ids if name not in new_ids]
-  console.print(
+  console_lib.say(
+    console,
     f'Wrote {target}: {len(new_ids)} tasks, added {", ".join(added) or "none"},'
     f' removed {", ".join(gone) or "none"}; parameters of'
     f' {", ".join(map(str, change.average)) or change.step}, no optimiser'
     ' state.',
-    highlight=False,
-    markup=False,
-    soft_wrap=True,
   )
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax import files as files_lib
 from hypergrid_jax import trees, types
 from hypergrid_jax.errors import UserError
@@ -103,7 +104,7 @@ def export(
     f'Read back and compared on {_ROWS} rows: logits differ by at most'
     f' {difference:.3g} (largest logit {largest:.3g}).',
   ]
-  console.print('\n'.join(lines), highlight=False, markup=False, soft_wrap=True)
+  console_lib.say(console, '\n'.join(lines))
 
 
 def compare(

@@ -75,7 +75,7 @@ def import_weights(
   model = None if run is None else run_files.model_of(run)
   config = fitted(theirs, source.place, run, model, vocab_rows)
   leaves = of_source(source, theirs, config.vocab_size)
-  _say(console, _summary(source, theirs, config))
+  console_lib.say(console, _summary(source, theirs, config))
   with files.new_directory(target) as directory:
     if run is not None and model is not None:
       leaves |= drawn(model, run.train.seed)
@@ -89,7 +89,7 @@ def import_weights(
       'imported_from': source.place,
     }
     write(directory, leaves, meta, console=console)
-  _say(console, _next_step(target, run))
+  console_lib.say(console, _next_step(target, run))
 
 
 def show_plan(
@@ -114,7 +114,7 @@ def show_plan(
     for number, original in enumerate(row.names[source.format]):
       tensor = source.tensors[_there(source, original)]
       part = f'[{number}]' if row.is_stacked else ''
-      _say(
+      console_lib.say(
         console,
         f'{original}  {tensor.dtype} {list(tensor.shape)}  {tensor.file}  ->'
         f' {row.path}{part}',
@@ -123,10 +123,10 @@ def show_plan(
   if model is not None:
     shapes = trees.flatten(model.abstract_params)
     for path in sorted(model.added):
-      _say(console, f'new  {list(shapes[path].shape)}  -> {path}')
+      console_lib.say(console, f'new  {list(shapes[path].shape)}  -> {path}')
   sizes = [leaf.nbytes for leaf in leaves.values()]
-  _say(console, _summary(source, theirs, config))
-  _say(
+  console_lib.say(console, _summary(source, theirs, config))
+  console_lib.say(
     console,
     f'{sum(sizes) / 1e9:.2f} GB to write as float32; the largest array, held in'
     f' memory while it is written, has {max(sizes) / 1e9:.2f} GB.',
@@ -307,7 +307,3 @@ def _next_step(target: str | pathlib.Path, run: setup.Run | None) -> str:
     f' files and train.initial_checkpoint={target}; hypergrid eval and predict'
     ' read it as it is.'
   )
-
-
-def _say(console: Console, text: str) -> None:
-  console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 from rich.console import Console
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax import files
 from hypergrid_jax.precompiling import (
   advice,
@@ -68,12 +69,11 @@ def precompile(
     'optimization_level': 'O1' if quick else 'default',
     'analytic_flops': report.analytic_json(expected),
   }
-  console.print(
+  console_lib.say(
+    console,
     f'{topology}, {len(topology.devices)} devices, mesh'
     f' {" x ".join(f"{k} {n}" for k, n in parts.mesh.shape.items())}.'
     " All numbers are the compiler's, or calculated; none is measured.",
-    markup=False,
-    highlight=False,
   )
   with _optimising('O1' if quick else None):
     fits = True
@@ -149,7 +149,7 @@ def _decode(parts, topology, facts, console) -> bool:
 
 def _advise(run, topology, changes, measure, console) -> list[dict[str, Any]]:
   """Tries what makes a program fit, and says it."""
-  console.print('Trying what makes it fit, the cheapest first:')
+  console_lib.say(console, 'Trying what makes it fit, the cheapest first:')
   tried = []
 
   def show(one):
@@ -164,11 +164,9 @@ def _advise(run, topology, changes, measure, console) -> list[dict[str, Any]]:
     report=show,
   )
   if fitting:
-    console.print(
-      f'Set {fitting[0].change} to make it fit.', markup=False, highlight=False
-    )
+    console_lib.say(console, f'Set {fitting[0].change} to make it fit.')
   else:
     more = topologies.larger(topology)
     hint = f' The next larger slice, {more}, was not tried.' if more else ''
-    console.print(f'None of these fits on {topology}.{hint}', highlight=False)
+    console_lib.say(console, f'None of these fits on {topology}.{hint}')
   return [report.tried_json(one) for one in tried]

@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax.precompiling import (
   advice,
   analytic,
@@ -36,19 +37,19 @@ def show_program(
     console: where to.
   """
   console.print(_memory_table(title, measured))
-  _line(console, _flops(measured, analytic_flops, devices))
-  _line(
+  console_lib.say(console, _flops(measured, analytic_flops, devices))
+  console_lib.say(
     console,
     f'Memory traffic: about {_bytes(measured.costs.bytes)} per device.',
   )
   if measured.costs.uncounted_kernels:
-    _line(
+    console_lib.say(
       console,
       f'{measured.costs.uncounted_kernels} kernel runs declare no FLOPs and are'
       ' not in these numbers.',
     )
   if measured.costs.unbounded_loops:
-    _line(
+    console_lib.say(
       console,
       'Counted as running once, for lack of a known limit: loops'
       f' {", ".join(measured.costs.unbounded_loops)}.',
@@ -57,7 +58,7 @@ def show_program(
     console.print(_collectives_table(measured))
   roofline = measured.roofline
   if roofline is not None:
-    _line(
+    console_lib.say(
       console,
       f'Time by limit, at best: compute {_milliseconds(roofline.compute)},'
       f' memory {_milliseconds(roofline.memory)} (an estimate), network in a'
@@ -70,7 +71,7 @@ def show_overflow(
   title: str, error: programs.DoesNotFitError, *, console: Console
 ) -> None:
   """Prints that a program does not fit."""
-  _line(
+  console_lib.say(
     console,
     f'{title} does NOT fit: the compiler needs at least'
     f' {_bytes(error.needed)} of the {_bytes(error.available)} of a device.',
@@ -80,9 +81,9 @@ def show_overflow(
 def show_tried(tried: advice.Tried, *, console: Console) -> None:
   """Prints what came of a change."""
   if tried.measures is None:
-    _line(console, f'  {tried.change}: does not fit, {tried.why_not}')
+    console_lib.say(console, f'  {tried.change}: does not fit, {tried.why_not}')
     return
-  _line(
+  console_lib.say(
     console,
     f'  {tried.change}: fits in {_bytes(tried.measures.needed)}, at best'
     f' {_milliseconds(tried.measures.roofline.seconds)} per step',
@@ -100,7 +101,7 @@ def show_chip_hours(
   hours = measures.chip_hours(measured, topology, steps)
   if hours is not None:
     estimate = hours['estimate']
-    _line(
+    console_lib.say(
       console,
       f'Estimate for train.num_steps = {steps:,}: {estimate:,.1f} chip-hours,'
       f' {estimate / len(topology.devices):,.2f} hours on {topology}, from the'
@@ -131,9 +132,9 @@ def tried_json(tried: advice.Tried) -> dict[str, Any]:
 
 
 def _memory_table(title, measured) -> Table:
-  table = Table(title=f'{title}: memory of one device')
-  table.add_column('kind')
-  table.add_column('GiB', justify='right')
+  table = console_lib.table(
+    ('kind',), ('GiB',), title=f'{title}: memory of one device'
+  )
   for kind, size in measured.memory.items():
     table.add_row(kind, f'{size / _GIB:.3f}')
   there = ''
@@ -144,10 +145,11 @@ def _memory_table(title, measured) -> Table:
 
 
 def _collectives_table(measured) -> Table:
-  table = Table(title='Messages of one device, loops counted fully')
-  for heading in ('kind', 'mesh axes', 'count', 'array', 'sent'):
-    left = heading in ('kind', 'mesh axes')
-    table.add_column(heading, justify='left' if left else 'right')
+  table = console_lib.table(
+    ('kind', 'mesh axes'),
+    ('count', 'array', 'sent'),
+    title='Messages of one device, loops counted fully',
+  )
   for one in measured.collectives:
     table.add_row(
       one.kind,
@@ -174,10 +176,6 @@ def _flops(measured, expected, devices) -> str:
     f' {ratio:.3f} of the analytic count of T5 ({expected.total:.4g}, of it'
     f' {expected.recomputed:.3g} recomputed).{other}'
   )
-
-
-def _line(console, text):
-  console.print(text, markup=False, highlight=False)
 
 
 def _bytes(size: float) -> str:

@@ -70,7 +70,9 @@ def predict_file(
     agreement.of_first(
       lambda: _check_whole(output, requests.read(source, tasks), total)
     )
-    _say(console, f'{output} has the predictions of all {total:,} rows already')
+    console_lib.say(
+      console, f'{output} has the predictions of all {total:,} rows already.'
+    )
     return
   model = loaded_model.LoadedModel(run, model_dir, step=step)
   origin = {
@@ -96,16 +98,14 @@ def predict_file(
         done += len(row_answers)
         bar.update(done)
     agreement.of_first(lambda: _finish(output))
-  _say(console, f'{total:,} predictions of step {model.step} are in {output}')
+  console_lib.say(
+    console, f'{total:,} predictions of step {model.step} are in {output}.'
+  )
 
 
 def _finish(output: pathlib.Path):
   os.replace(_partial(output), output)
   _origin(output).unlink()
-
-
-def _say(console: Console, text: str):
-  console.print(f'{text}.', highlight=False, markup=False, soft_wrap=True)
 
 
 def _partial(output: pathlib.Path) -> pathlib.Path:

@@ -66,7 +66,7 @@ def train(
         run, model_dir, config_text, fresh, brief, console, preempted
       )
     except preemption.Preempted as reason:
-      console.print(preemption.message(str(reason)), markup=False)
+      console_lib.say(console, preemption.message(str(reason)))
       return None
 
 
@@ -117,9 +117,7 @@ def _train(run, model_dir, config_text, fresh, brief, console, preempted):
 def _prepare(setup, fresh, console):
   aside = directory_lib.prepare(setup.directory, setup.identity, fresh=fresh)
   if aside is not None:
-    console.print(
-      f'Moved the run that was in {setup.directory} to {aside}.', markup=False
-    )
+    console_lib.say(console, f'Moved the run that was in {setup.directory} to {aside}.')
 
 
 def evaluate(
@@ -177,7 +175,7 @@ def _start_state(setup, checkpoints, console):
   restored = checkpoints.restore(setup.state)
   if restored is not None:
     state, meta = restored
-    console.print(f'Going on from the checkpoint of step {int(state.step)}.')
+    console_lib.say(console, f'Going on from the checkpoint of step {int(state.step)}.')
     return state, meta
   key = jax.random.key(setup.run.train.seed)
   state = state_lib.create_state(
@@ -187,11 +185,8 @@ def _start_state(setup, checkpoints, console):
   if initial is None:
     return state, {}
   params, fresh = warm_start.load_params(initial, setup.model, state.params)
-  console.print(
-    f'Starting from the parameters of {initial}; new are {len(fresh)}:'
-    f' {", ".join(fresh) or "none"}.',
-    markup=False,
-  )
+  console_lib.say(console, f'Starting from the parameters of {initial}; new are {len(fresh)}:'
+    f' {", ".join(fresh) or "none"}.')
   return dataclasses.replace(state, params=params), {}
 
 
@@ -202,7 +197,7 @@ def _train_and_evaluate(
   config, start = setup.run.train, int(state.step)
   with preempted.unattended('compiling'):
     program = compiled_step.compile_traced(setup, traced)
-  console.print(summary.program_line(program), markup=False, highlight=False)
+  console_lib.say(console, summary.program_line(program))
   rows = program.rows
   with contextlib.ExitStack() as stack:
     recorder = stack.enter_context(

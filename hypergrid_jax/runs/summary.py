@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 from rich.console import Console
-from rich.table import Table
 
+from hypergrid_jax import console as console_lib
 from hypergrid_jax.runs import directory
 from hypergrid_jax import trees
 from hypergrid_jax.model import Model
@@ -109,40 +109,24 @@ def show(
     console: where to.
   """
   counts = facts['parameters']
-  console.print(
-    f'Parameters: {counts["total"]:,} in all, {counts["trained"]:,} trained,'
+  console_lib.say(console, f'Parameters: {counts["total"]:,} in all, {counts["trained"]:,} trained,'
     f' {counts["added"]:,} added by the method, {counts["per_task"]:,} per'
-    ' task.',
-    highlight=False,
-    markup=False,
-  )
+    ' task.')
   mesh = ' x '.join(f'{axis} {size}' for axis, size in facts['mesh'].items())
-  console.print(
-    f'Devices: {_some(facts["devices"])}; mesh {mesh}.',
-    highlight=False,
-    markup=False,
-  )
+  console_lib.say(console, f'Devices: {_some(facts["devices"])}; mesh {mesh}.')
   share = facts['per_device']
-  console.print(
-    f'Per device: parameters {share["parameter_bytes"] / 1e6:,.1f} MB,'
+  console_lib.say(console, f'Per device: parameters {share["parameter_bytes"] / 1e6:,.1f} MB,'
     f' optimiser {share["optimizer_bytes"] / 1e6:,.1f} MB, {share["rows"]} of'
-    f' the {facts["data"]["rows_per_batch"]} rows of a batch.',
-    highlight=False,
-    markup=False,
-  )
+    f' the {facts["data"]["rows_per_batch"]} rows of a batch.')
   if mixture:
     show_mixture(facts['data'], console=console)
   flops = facts['flops_per_step']
   if flops['selection']:
-    console.print(
-      f'Choosing the rows takes {flops["selection"] / flops["step"]:.0%} of the'
+    console_lib.say(console, f'Choosing the rows takes {flops["selection"] / flops["step"]:.0%} of the'
       f' {flops["step"] / 1e9:,.1f} GFLOPs of a step: its matrix products,'
-      ' counted in the program.',
-      highlight=False,
-      markup=False,
-    )
+      ' counted in the program.')
   for note in notes:
-    console.print(f'Note: {note}', highlight=False, markup=False)
+    console_lib.say(console, f'Note: {note}')
 
 
 def _some(devices: list[str]) -> str:
@@ -155,17 +139,11 @@ def _some(devices: list[str]) -> str:
 def show_mixture(data: dict[str, Any], *, console: Console) -> None:
   """Prints what `Loader.summary` says: the tasks, and how full rows are."""
   looked_at = data.get('candidates')
-  table = Table(title='Candidates' if looked_at else 'Mixture')
-  for heading in (
-    'task',
-    'examples',
-    'rate',
-    'drawn',
-    'examples/row',
-    'examples/step',
-    'epochs',
-  ):
-    table.add_column(heading, justify='left' if heading == 'task' else 'right')
+  table = console_lib.table(
+    ('task',),
+    ('examples', 'rate', 'drawn', 'examples/row', 'examples/step', 'epochs'),
+    title='Candidates' if looked_at else 'Mixture',
+  )
   for row in data['tasks']:
     table.add_row(
       row['task'],
@@ -178,19 +156,11 @@ def show_mixture(data: dict[str, Any], *, console: Console) -> None:
     )
   console.print(table)
   if looked_at:
-    console.print(
-      f'A step looks at {looked_at["rows"]} rows with'
+    console_lib.say(console, f'A step looks at {looked_at["rows"]} rows with'
       f' {looked_at["tokens"]:,.0f} tokens, {looked_at["per_task"]} of each'
       ' task, and trains on those that the model is least certain of: the table'
-      ' says what it looks at.',
-      highlight=False,
-      markup=False,
-    )
-  console.print(
-    f'A step has {data["rows_per_batch"]} rows and'
+      ' says what it looks at.')
+  console_lib.say(console, f'A step has {data["rows_per_batch"]} rows and'
     f' {data["tokens_per_batch"]:,.0f} tokens; padding:'
     f' {data["encoder_padding_fraction"]:.1%} of the encoder,'
-    f' {data["decoder_padding_fraction"]:.1%} of the decoder.',
-    highlight=False,
-    markup=False,
-  )
+    f' {data["decoder_padding_fraction"]:.1%} of the decoder.')

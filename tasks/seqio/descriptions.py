@@ -240,7 +240,7 @@ def _splits(parts: Mapping[str, Any]) -> tuple[str | None, ...]:
 
 def _versions() -> dict[str, str]:
   names = ('seqio', 't5', 'tensorflow-datasets')
-  ours = pathlib.Path(__file__).with_name('seqio_facts.py')
+  ours = pathlib.Path(__file__).with_name('facts.py')
   return {
     **{name: metadata.version(name) for name in names},
     ours.name: module_files.digests([ours])[str(ours)],

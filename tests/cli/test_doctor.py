@@ -110,7 +110,7 @@ def test_versions_are_those_of_this_python(
     '# a comment\nJax==1 ; python_version < "3.12"\n'
     'Jax==2 ; python_version >= "3.12"\nimportlib_resources==3\n'
   )
-  inside = tmp_path / 'hypergrid_jax' / 'doctor.py'
+  inside = tmp_path / 'hypergrid_jax' / 'cli' / 'doctor.py'
   monkeypatch.setattr(doctor, '__file__', str(inside))
   monkeypatch.setattr(sys, 'version_info', (*version, 0, 'final', 0))
   wanted = {'jax': expected, 'importlib-resources': '3'}

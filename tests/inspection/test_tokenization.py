@@ -206,7 +206,8 @@ def test_training_builds_nothing_then_and_loads_no_tensorflow(tokenize, files):
   program = f"""
 import sys
 sys.modules['tensorflow'] = None  # an import of it fails
-from hypergrid_jax import cli, experiment
+from hypergrid_jax.cli import main
+from hypergrid_jax.runs import experiment
 from hypergrid_jax.data import tokens
 
 class Evaluation(Exception):
@@ -218,7 +219,7 @@ def evaluate(setup, step, params, console):
 
 experiment._evaluate_params = evaluate
 try:
-  cli.main([
+  main.main([
     'train', '--gin_file=gin/runs/quickstart.gin', *{BINDINGS!r},
     'train.num_steps=2', 'T5Config.d_model=16', 'T5Config.num_layers=1',
     'T5Config.num_decoder_layers=1', '--data_source=files:data',
