@@ -70,11 +70,13 @@ class Setup:
     run: the configuration.
     model: the architecture.
     mesh: the devices.
+    params: shapes and shardings of the parameters: the target of a restore.
   """
 
   run: Run
   model: Model
   mesh: jax.sharding.Mesh
+  params: types.Params
 
   @functools.cached_property
   def trained(self) -> freezing.Trained:
@@ -99,13 +101,6 @@ class Setup:
       added=self.model.added,
       trained=self.trained,
       clip_norm=self.run.train.clip_norm,
-    )
-
-  @functools.cached_property
-  def params(self) -> types.Params:
-    """Shapes and shardings of the parameters: the target of a restore."""
-    return state_lib.sharded_abstract_params(
-      self.model, self.mesh, self.run.mesh.axis_rules()
     )
 
   @functools.cached_property
@@ -243,7 +238,12 @@ def set_up(
       progress=shown,
     )
   return SetupWithData(
-    run, setup.model, setup.mesh, pathlib.Path(model_dir), corpus
+    run,
+    setup.model,
+    setup.mesh,
+    setup.params,
+    pathlib.Path(model_dir),
+    corpus,
   )
 
 
@@ -267,13 +267,16 @@ def build(
   """
   points = extension.of_methods(run.method)
   check_positions(points, run.data.inputs_length)
+  rules = run.mesh.axis_rules()
   model = Model(
     with_vocabulary(run.model, vocabulary_size),
     points,
     num_tasks=num_tasks,
-    rules=run.mesh.axis_rules(),
+    rules=rules,
   )
-  return Setup(run, model, partitioning.make_mesh(run.mesh, devices))
+  mesh = partitioning.make_mesh(run.mesh, devices)
+  params = state_lib.sharded_abstract_params(model, mesh, rules)
+  return Setup(run, model, mesh, params)
 
 
 def on_these_devices(run: Run) -> Run:

@@ -242,12 +242,13 @@ def test_training_imports_no_tensorflow(finished, token_dir):
   program = f"""
 import io, sys
 from rich.console import Console
-from hypergrid_jax import configuration, run_batches, run_setup
-run = configuration.parse([{str(directory / 'config.gin')!r}])
-setup = run_setup.set_up(
+from hypergrid_jax.config import run_config
+from hypergrid_jax.runs import batches, setup
+run = run_config.parse([{str(directory / 'config.gin')!r}])
+opened = setup.set_up(
   run, {str(directory)!r}, console=Console(file=io.StringIO()), train=True
 )
-run_batches.make_loader(run, setup.corpus).batch(0)
+batches.make_loader(run, opened.corpus).batch(0)
 print(sorted({{'tensorflow', 'seqio', 't5'}} & set(sys.modules)))
 """
   done = subprocess.run(

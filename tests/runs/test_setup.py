@@ -66,7 +66,7 @@ def setup_of(*bindings):
   )
   built = setup_lib.build(run, 100, num_tasks=7)
   return setup_lib.SetupWithData(
-    run, built.model, built.mesh, pathlib.Path(), corpus
+    run, built.model, built.mesh, built.params, pathlib.Path(), corpus
   )
 
 
