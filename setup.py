@@ -97,7 +97,6 @@ setuptools.setup(
   },
   package_data={
     'hypergrid_jax.gin': ['*/*.gin'],
-    'hypergrid_jax.ops': ['*.json'],
     'hypergrid_jax.tasks.sample': ['*.model'],
   },
   entry_points={'console_scripts': ['hypergrid = hypergrid_jax.cli.main:main']},

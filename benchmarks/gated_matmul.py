@@ -1,24 +1,18 @@
 """The gated matmul beside a plain one, measured on this machine.
 
   python benchmarks/gated_matmul.py > gated_matmul.json
-  python benchmarks/gated_matmul.py --write_choices > gated_matmul.json
   python benchmarks/gated_matmul.py --tpu v5e,v6e
 
 Takes turns between a plain matmul, every form of the gated one that runs here,
 and the naive way: a weight per example. Prints the spreads of the product and
 of its gradients in milliseconds, in float32 or --dtype.
 
---write_choices puts the fastest form of every shape into
-hypergrid_jax/ops/choices.json, in place of what that has of this platform. It
-counts the gradients of packed rows; of the others, which are those of
-evaluation, only the product. With --tpu nothing is measured: the kernels are
-compiled, see `gated_matmul_tpu`.
+With --tpu nothing is measured: the kernels are compiled, see
+`gated_matmul_tpu`.
 """
 
 import argparse
 from collections.abc import Callable, Iterator
-import dataclasses
-import json
 from typing import Any
 from unittest import mock
 
@@ -29,11 +23,9 @@ import measuring
 import models
 import numpy as np
 
-from hypergrid_jax import files
 from hypergrid_jax.ops import choices, gated_matmul, xla_forms
-from hypergrid_jax.parallel import current_mesh
 
-PLAIN, NAIVE, TABLE = 'plain', 'naive', 'auto'
+PLAIN, NAIVE, CHOSEN = 'plain', 'naive', 'auto'
 # Rows, length, segments of a row: packed rows, rows of one example, and the
 # steps of decoding.
 BATCHES = (
@@ -46,31 +38,26 @@ BATCHES = (
   (64, 1, 1),
   (8, 1, 1),
 )
-AT_ONCE = (256, 512, 1024)  # tokens
+CHUNKS = (256, 512, 1024)  # tokens
 
 
-def forms(segments: int, tokens: int) -> dict[str, dict[str, Any]]:
-  """What can be chosen for a shape: fields of `choices.Measured`, by name."""
-  found: dict[str, dict[str, Any]] = {'loop': {'form': 'loop'}}
-  for at_once in AT_ONCE:
-    if at_once < tokens:
-      found[f'loop_{at_once}'] = {'form': 'loop', 'at_once': at_once}
+def forms(segments: int, tokens: int) -> dict[str, Callable[..., Any]]:
+  """Returns stand-ins for `choices.choose`, one per form that a shape has."""
+
+  def loop(chunk):
+    def choose(problem, *arguments, **options):
+      del arguments, options
+      return xla_forms.BlockLoop(choices.cheaper_cut(problem), chunk)
+
+    return choose
+
+  by_name = {'loop': loop(None)}
+  for chunk in CHUNKS:
+    if chunk < tokens:
+      by_name[f'loop_{chunk}'] = loop(chunk)
   if segments == 1:
-    found['weight'] = {'form': 'weight'}
-  return found
-
-
-def form_of(fields: dict[str, Any]) -> Callable[..., Any]:
-  """In place of `choices.choose`."""
-
-  def choose(problem, *arguments, **options):
-    del arguments, options
-    if fields['form'] == 'weight':
-      return xla_forms.WeightPerRow()
-    cut = choices.cheaper_cut(problem)
-    return xla_forms.BlockLoop(cut, fields.get('at_once'))
-
-  return choose
+    by_name['weight'] = lambda *arguments, **options: xla_forms.WeightPerRow()
+  return by_name
 
 
 def functions(batch: tuple[int, int, int]) -> dict[str, Callable[..., Any]]:
@@ -89,11 +76,11 @@ def functions(batch: tuple[int, int, int]) -> dict[str, Callable[..., Any]]:
 
   return {
     PLAIN: lambda u, kernel, row, col: u @ kernel.astype(u.dtype),
-    TABLE: gated(choices.choose),
+    CHOSEN: gated(choices.choose),
     NAIVE: lambda *x: models.weight_per_example(*x, ids, **gate),
     **{
-      name: gated(form_of(fields))
-      for name, fields in forms(segments, rows * length).items()
+      name: gated(choose)
+      for name, choose in forms(segments, rows * length).items()
     },
   }
 
@@ -144,40 +131,6 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     yield record
 
 
-def fastest(record: dict[str, Any]) -> choices.Measured:
-  """The form to choose for a shape, by the median of processor time.
-
-  Of a form's work that of all threads counts: it is what other programs on the
-  machine disturb least.
-  """
-  rows, length, segments = (record[x] for x in ('rows', 'length', 'segments'))
-  packed = segments > 1
-  parts = ('product', 'gradients') if packed else ('product',)
-  candidates = forms(segments, rows * length)
-
-  def cost(name: str) -> float:
-    return sum(
-      record[part][name]['processor_milliseconds']['median'] for part in parts
-    )
-
-  return choices.Measured(
-    gates='segment' if packed else 'row',
-    batch=rows,
-    length=length,
-    **candidates[min(candidates, key=cost)],
-  )
-
-
-def write_choices(records: list[dict[str, Any]]) -> None:
-  """Replaces what the table has of this platform."""
-  table = json.loads(choices.TABLE.read_text())
-  table[current_mesh.platform()] = [
-    dataclasses.asdict(fastest(record)) for record in records
-  ]
-  text = json.dumps(table, indent=1, sort_keys=True) + '\n'
-  files.write_text(choices.TABLE, [text])
-
-
 def shape(text: str) -> tuple[int, ...]:
   """'8x512x16' -> (8, 512, 16)."""
   return tuple(map(int, text.split('x')))
@@ -200,7 +153,6 @@ def main() -> None:
   parser.add_argument('--dtype', default='float32')
   parser.add_argument('--turns', type=int, default=9)
   parser.add_argument('--seconds', type=int, default=60, help='of a shape')
-  parser.add_argument('--write_choices', action='store_true')
   parser.add_argument('--tpu', help='generations, such as v4,v5e,v5p,v6e')
   options = parser.parse_args()
   if options.tpu:
@@ -210,8 +162,6 @@ def main() -> None:
     return
   begun = measuring.machine()
   records = list(measure(options))
-  if options.write_choices:
-    write_choices(records)
   measuring.write({'options': vars(options), **begun, 'results': records})
 
 

@@ -87,15 +87,14 @@ def compile_for_tpu(mesh, kernel, grid, rectified) -> jax.stages.Compiled:
     return jax.ShapeDtypeStruct(sizes, dtype, sharding=whole)
 
   def run(u, kernel, row, col, ids, dy):
-    function = functools.partial(
-      gated_matmul.gated_matmul,
-      segment_ids=ids,
-      offset=0.0,
-      scale=2.0,
-      implementation='pallas',
-      rectifier=relu_dropout.Rectifier(None, SLOPE) if rectified else None,
-    )
-    # As in a train step, where the kernels read one layer's part of a stack.
+    def function(x, *others):
+      if rectified:
+        x = relu_dropout.ReluDropout(x, None, SLOPE)
+      return gated_matmul.gated_matmul(
+        x, *others, ids, offset=0.0, scale=2.0, implementation='pallas'
+      )
+
+    # As in a train step, where the kernels read one layer's array in a stack.
     first = functools.partial(in_a_scan, function) if rectified else function
     y, pull = jax.vjp(first, u, kernel, row, col)
     return y, pull(dy)
@@ -141,7 +140,7 @@ def schedule(mesh, directory, kernel, grid, rectified) -> dict[str, Any]:
   record, total, longest = {}, 0.0, 0.0
   for name, (work, moved, matmuls) in KERNELS.items():
     steps = getattr(plan, work)
-    count = steps.parts * TOKENS // (facts.cores * steps.tile)
+    count = steps.shards * TOKENS // (facts.cores * steps.tile)
     static = 1e3 * found[name].bundles * count / facts.clock
     memory = 1e3 * 2 * TOKENS * moved(k, n) / facts.bytes_per_second
     total += static

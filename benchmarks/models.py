@@ -16,8 +16,9 @@ import numpy as np
 from hypergrid_jax import types
 from hypergrid_jax.comparing import step_times
 from hypergrid_jax.config import run_config
+from hypergrid_jax.methods import hypergrid
 from hypergrid_jax.model import Model, decoding, extension
-from hypergrid_jax.ops import gated_matmul, relu_dropout
+from hypergrid_jax.ops import relu_dropout
 from hypergrid_jax.training import freezing, loop, optimizers
 from hypergrid_jax.training.state import TrainState
 
@@ -110,7 +111,7 @@ def implementation_of(method: str) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
     if method == NAIVE:
       stack.enter_context(
-        mock.patch.object(gated_matmul, 'gated_matmul', weight_per_example)
+        mock.patch.object(hypergrid, 'gated_matmul', weight_per_example)
       )
     yield
 
@@ -146,13 +147,12 @@ def weight_per_example(
   *,
   scale,
   offset,
-  rectifier=None,
   **others,
 ):
   """`gated_matmul` for rows of equally long segments, done naively."""
   del segment_ids, others
-  if rectifier is not None:
-    u = relu_dropout.rectify(rectifier, u)
+  if isinstance(u, relu_dropout.ReluDropout):
+    u = u.value()
   segments = max(row.shape[1], col.shape[1])
   return _weight_per_example(u, kernel, row, col, (offset, scale), segments)
 

@@ -71,7 +71,7 @@ class Benchmark:
 
 
 BENCHMARKS = (
-  Benchmark('gated_matmul', 'gated_matmul', ('--write_choices',)),
+  Benchmark('gated_matmul', 'gated_matmul'),
   Benchmark('train_step', 'train_step'),
   Benchmark(
     'train_step_methods',

@@ -7,7 +7,7 @@ transformed (jit, grad, sharding, checkpoints) works on plain nested dicts.
 from flax import nnx
 import jax
 
-from hypergrid_jax import trees, types
+from hypergrid_jax import errors, trees, types
 from hypergrid_jax.model import extension, t5
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning
@@ -43,27 +43,32 @@ class Model:
     self._points = points
     self._rules = rules
     self._graph, self._state = nnx.split(self._abstract(points))
-    flat = nnx.to_flat_state(self._state)
+    variables = _by_path(self._state)
     self.abstract_params = trees.unflatten(
-      {_path(p): v.get_raw_value() for p, v in flat}
+      {path: v.get_raw_value() for path, v in variables.items()}
     )
     self.logical_axes = trees.unflatten(
-      {_path(p): v.get_metadata()['logical_axes'] for p, v in flat}
+      {path: v.get_metadata()['logical_axes'] for path, v in variables.items()}
     )
     plain = nnx.split(self._abstract(extension.ExtensionPoints()))[1]
-    self.plain = frozenset(_path(p) for p, _ in nnx.to_flat_state(plain))
-    self.added = frozenset(_path(p) for p, _ in flat) - self.plain
+    self.plain = frozenset(_by_path(plain))
+    self.added = frozenset(variables) - self.plain
 
   def init(self, key: jax.Array) -> types.Params:
     """Draws fresh parameters; pure, to be jitted with output shardings."""
     rngs = nnx.Rngs(params=key, method=jax.random.fold_in(key, 1))
-    module = self._build(self._points, rngs)
-    return nnx.to_pure_dict(nnx.state(module))
+    variables = _by_path(nnx.state(self._build(self._points, rngs)))
+    return trees.unflatten(
+      {path: variable.get_raw_value() for path, variable in variables.items()}
+    )
 
   def bind(self, params: types.Params) -> t5.T5:
-    """The module with these parameters in it, to be called under jit."""
-    state = jax.tree.map(lambda leaf: leaf, self._state)
-    nnx.replace_by_pure_dict(state, params)
+    """Returns the module with these parameters, to be called under jit."""
+    leaves = trees.flatten(params)
+    state = nnx.from_flat_state(
+      (path, variable.replace(leaves[_public(path)]))
+      for path, variable in nnx.to_flat_state(self._state)
+    )
     return nnx.merge(self._graph, state)
 
   def cast_kernels(self, params: types.Params) -> types.Params:
@@ -98,5 +103,29 @@ class Model:
     )
 
 
-def _path(path: tuple) -> str:
+def _by_path(state: nnx.State) -> dict[str, nnx.Variable]:
+  """Returns the variables by the path that checkpoints and users know.
+
+  Raises:
+    UserError: two methods have parameters of the same path.
+  """
+  variables, paths = {}, {}
+  for path, variable in nnx.to_flat_state(state):
+    public = _public(path)
+    if public in variables:
+      raise errors.UserError(
+        f'Methods {paths[public][2]!r} and {path[2]!r} both have parameters'
+        f' named {public}, so they cannot be combined.'
+      )
+    variables[public], paths[public] = variable, path
+  return variables
+
+
+def _public(path: tuple) -> str:
+  """Joins a variable's path, without the method's name below `condition`.
+
+  So a method's parameters have the same paths alone and beside others.
+  """
+  if len(path) > 3 and path[1] == 'condition':
+    path = (*path[:2], *path[3:])
   return '/'.join(map(str, path))

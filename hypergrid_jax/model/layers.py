@@ -1,12 +1,22 @@
-"""The plain parts of T5: norm, attention, feed-forward, position bias.
+"""The layers of a plain T5: norm, attention, feed-forward, position bias.
 
 Every parameter is an `nnx.Param` in float32 with the metadata `logical_axes`,
 one axis name per dimension. Kernels are [in, out]. Modules hold no state and no
 random keys: dropout gets its key from the caller, and `None` switches it off.
 
+Flax has layers of the same names, with other numbers: `nnx.RMSNorm` and
+`nnx.LayerNorm` multiply the scale into the inverse deviation first, which
+rounds otherwise; `nnx.Embed` casts the whole table before it looks tokens up,
+so that gradients of a token add up in bfloat16; `nnx.Dropout` divides before
+it masks, which on a TPU is a pass over memory of its own (see `dropout`).
+
 Shapes: B rows, L tokens (Lq queries, Lk keys), D d_model, F d_ff, H heads, K
 width of a head.
 """
+
+import functools
+import operator
+from typing import Any
 
 from flax import nnx
 import jax
@@ -14,9 +24,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
+from hypergrid_jax import types
 from hypergrid_jax.model.config import T5Config
-from hypergrid_jax.ops import relu_dropout
 from hypergrid_jax.ops.matmul import matmul
+from hypergrid_jax.ops.relu_dropout import ReluDropout, relu_dropout
 
 MASKED = -1e9  # added to float32 logits of masked keys: exp() of it is 0
 
@@ -178,10 +189,10 @@ class Attention(nnx.Module):
 
 
 class MlpBlock(nnx.Module):
-  """T5's feed-forward layer: `wo(dropout(act(wi(x))))`, or the gated form.
+  """T5's feed-forward layer: `wo(dropout(relu(wi(x))))`, or the gated form.
 
-  With two activations the block is `act0(wi_0 x) * act1(wi_1 x)`, T5 1.1's
-  gated GELU being ('gelu', 'linear').
+  With two activations the hidden layer is `act0(wi_0 x) * act1(wi_1 x)`; T5
+  1.1's gated GELU is ('gelu', 'linear').
   """
 
   def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
@@ -198,49 +209,52 @@ class MlpBlock(nnx.Module):
   def __call__(
     self,
     x: Float[Array, 'B L D'],
-    conditioning=None,
-    segments=None,
+    conditioning: Any = None,
+    segments: types.Segments | None = None,
     *,
     dropout_key: jax.Array | None = None,
   ) -> Float[Array, 'B L D']:
-    """Applies the block; a conditioned block replaces `matmul`."""
-    matmul = self.matmul(x, conditioning, segments)
-    if self.activations == ('relu',):
-      hidden = matmul('wi', x)
-      rectifier = relu_dropout.make(
-        hidden.shape, self.dropout_rate, dropout_key
-      )
-      return matmul('wo', hidden, rectifier)
-    hidden = None
-    for name, activation in zip(self.wi_names, self.activations, strict=True):
-      part = ACTIVATIONS[activation](matmul(name, x))
-      hidden = part if hidden is None else hidden * part
-    hidden = dropout(hidden, self.dropout_rate, dropout_key, broadcast_axis=1)
-    return matmul('wo', hidden)
-
-  def matmul(self, x, conditioning, segments):
-    """Returns `f(name, u, rectifier) -> u @ kernel`.
-
-    With a `rectifying.Rectifier` u is rectified first. Overridden by
-    conditioned blocks.
+    """Applies the layer.
 
     Args:
-      x: the block's input [B, L, D], for gates made from hidden states.
-      conditioning: this layer's `types.Conditioning`.
-      segments: `types.Segments` of the stack.
+      x: the layer's input, normalised.
+      conditioning: handed to `project`; the plain layer ignores it.
+      segments: the examples in the rows, also handed to `project`.
+      dropout_key: None switches dropout off.
     """
-    del x, conditioning, segments
-    return self.plain_matmul
 
-  def plain_matmul(
+    def project(name, u):
+      return self.project(name, u, conditioning, segments)
+
+    if self.activations == ('relu',):
+      hidden = relu_dropout(project('wi', x), self.dropout_rate, dropout_key)
+      return project('wo', hidden)
+    factors = [
+      ACTIVATIONS[activation](project(name, x))
+      for name, activation in zip(self.wi_names, self.activations, strict=True)
+    ]
+    hidden = functools.reduce(operator.mul, factors)
+    hidden = dropout(hidden, self.dropout_rate, dropout_key, broadcast_axis=1)
+    return project('wo', hidden)
+
+  def project(
     self,
     name: str,
-    u: Float[Array, 'B L A'],
-    rectifier: relu_dropout.Rectifier | None = None,
-  ):
-    """Multiplies by the named kernel in the activation dtype."""
-    if rectifier is not None:
-      u = relu_dropout.rectify(rectifier, u)
+    u: Float[Array, 'B L A'] | ReluDropout,
+    conditioning: Any,
+    segments: types.Segments | None,
+  ) -> Float[Array, 'B L C']:
+    """Returns `u @ W` in the activations' dtype.
+
+    A method that conditions the layer's weights overrides this.
+
+    Args:
+      name: of the kernel W: 'wi', 'wi_0', 'wi_1' or 'wo'.
+      u: the product's input.
+      conditioning: as given to the layer.
+      segments: as given to the layer.
+    """
+    del conditioning, segments
     kernel = getattr(self, name)[...]
     return matmul(u.astype(self.dtype), kernel.astype(self.dtype))
 

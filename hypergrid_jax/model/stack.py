@@ -1,13 +1,13 @@
 """A stack of T5 layers: what they share, what differs, and how they run.
 
 One layer is written once and scanned over the stacked parameters. It knows no
-method: it calls the points of `extension.ExtensionPoints` and hands them a
-`types.Conditioning`.
+method: it calls the points of `extension.ExtensionPoints` and hands each the
+`types.Conditioning` of its method.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import nnx
 import jax
@@ -29,7 +29,7 @@ REMAT_POLICIES: dict[str, Callable[..., Any]] = {
 }
 
 
-# Of the residual stream, which every sublayer adds to.
+# Logical axes of the residual stream, which every sublayer adds to.
 RESIDUAL_AXES = ('batch', 'length', 'activation_embed')
 
 
@@ -59,7 +59,7 @@ class Cache:
     values: Float[Array, 'B 1 H K'],
     index: Int[Array, ''],
   ) -> 'Cache':
-    """One layer's cache, [B, H, Ld, K], with a position written into it."""
+    """Writes one position into one layer's cache, [B, H, Ld, K]."""
     zero = jnp.zeros_like(index)
     at = (zero, zero, index, zero)
     write = jax.lax.dynamic_update_slice
@@ -71,7 +71,7 @@ class Cache:
 
 
 def swap_heads(x: Float[Array, 'B X Y K']) -> Float[Array, 'B Y X K']:
-  """From positions before heads to heads before positions, or back."""
+  """Swaps the axes of positions and heads."""
   return jnp.swapaxes(x, 1, 2)
 
 
@@ -84,7 +84,7 @@ class StackInputs:
     segments: of the stack's tokens.
     self_mask: [B, 1, Lq, Lk] bool, who may attend to whom.
     relative_bias: [1, H, Lq, Lk].
-    conditioning: the stack's, before slicing by layer.
+    conditioning: each method's, by its name, before slicing by layer.
     cross_mask: [B, 1, Lq, Le] bool; None in the encoder.
     encoder_output: [B, Le, D]; None in the encoder and with a cache.
     cache_index: position being decoded, int32 scalar; None without a cache.
@@ -93,7 +93,7 @@ class StackInputs:
   segments: types.Segments
   self_mask: Array
   relative_bias: Array
-  conditioning: types.Conditioning
+  conditioning: Mapping[str, types.Conditioning]
   cross_mask: Array | None = None
   encoder_output: Array | None = None
   cache_index: Array | None = None
@@ -105,7 +105,7 @@ class LayerInputs:
   """What differs between the layers of a stack; leaves are [N, ...].
 
   Attributes:
-    conditioning: `Conditioning.per_layer`.
+    conditioning: `Conditioning.per_layer` of each method, by its name.
     dropout_keys: one key per layer, or None.
     cache: a `Cache`, or None.
   """
@@ -115,11 +115,37 @@ class LayerInputs:
   cache: Cache | None = None
 
 
-class Layer(nnx.Module):
-  """Self-attention, in the decoder cross-attention, feed-forward.
+class LayerKeys(NamedTuple):
+  """The dropout keys of one layer; all None switches dropout off."""
 
-  Each is `x + dropout(after(sublayer(norm(x))))` (pre-norm). Beside the
-  residual stream x runs the side, in a plain T5 nothing.
+  attention_weights: Array | None = None
+  attention_output: Array | None = None
+  cross_attention_weights: Array | None = None
+  cross_attention_output: Array | None = None
+  feed_forward_hidden: Array | None = None
+  feed_forward_output: Array | None = None
+
+
+class StackKeys(NamedTuple):
+  """The dropout keys of one stack; all None switches dropout off."""
+
+  embedded: Array | None = None
+  layers: Array | None = None
+  output: Array | None = None
+
+
+def split_key(keys: type[tuple], key: Array | None) -> Any:
+  """Splits a key into the fields of `LayerKeys` or `StackKeys`."""
+  if key is None:
+    return keys()
+  return keys(*jax.random.split(key, len(keys._fields)))
+
+
+class Layer(nnx.Module):
+  """Self-attention, in the decoder cross-attention, and feed-forward.
+
+  Each is `x + dropout(after(sublayer(norm(x))))` (pre-norm). A method may carry
+  a side path beside the residual stream x; a plain T5 has none.
   """
 
   def __init__(
@@ -146,8 +172,8 @@ class Layer(nnx.Module):
     self.feed_forward = points.feed_forward(site, rngs=rngs)
     self.after_feed_forward = points.after_feed_forward(site, rngs=rngs)
     self.after_layer = points.after_layer(site, rngs=rngs)
-    self.parts = points.parts
-    self.placed = site.placed(*RESIDUAL_AXES)
+    self.owners = points.owners
+    self.constrain = site.constrain(*RESIDUAL_AXES)
     self.dropout_rate = site.config.dropout_rate
 
   def __call__(
@@ -158,12 +184,10 @@ class Layer(nnx.Module):
   ) -> tuple[tuple[Float[Array, 'B L D'], Any], Cache | None]:
     """Maps (x, side) to the next; also returns the updated cache slice."""
     x, side = carry
-    cond = extension.conditionings(
-      extension.layer_slice(stack.conditioning, layer.conditioning), self.parts
+    cond = extension.by_point(
+      extension.of_layer(stack.conditioning, layer.conditioning), self.owners
     )
-    keys = [None] * 6
-    if layer.dropout_keys is not None:
-      keys = list(jax.random.split(layer.dropout_keys, 6))
+    keys = split_key(LayerKeys, layer.dropout_keys)
     cache = layer.cache
 
     y = self.attention_norm(x, cond['norm'])
@@ -173,9 +197,11 @@ class Layer(nnx.Module):
       k, v = map(swap_heads, (cache.self_keys, cache.self_values))
     bias = self.attention_bias(stack.segments, cond['attention_bias'])
     biases = (stack.relative_bias, bias)
-    y = self.attention(y, k, v, stack.self_mask, biases, dropout_key=keys[0])
+    y = self.attention(
+      y, k, v, stack.self_mask, biases, dropout_key=keys.attention_weights
+    )
     y = self.after_attention(y, cond['after_attention'])
-    x = self._add(x, y, keys[1])
+    x = self._add(x, y, keys.attention_output)
 
     if self.has_cross_attention:
       y = self.cross_attention_norm(x, cond['norm'])
@@ -183,21 +209,26 @@ class Layer(nnx.Module):
         k, v = self.cross_attention.keys_and_values(stack.encoder_output)
       else:
         k, v = map(swap_heads, (cache.cross_keys, cache.cross_values))
-      y = self.cross_attention(y, k, v, stack.cross_mask, dropout_key=keys[2])
-      x = self._add(x, y, keys[3])
+      y = self.cross_attention(
+        y, k, v, stack.cross_mask, dropout_key=keys.cross_attention_weights
+      )
+      x = self._add(x, y, keys.cross_attention_output)
 
     y = self.feed_forward_norm(x, cond['norm'])
     y = self.feed_forward(
-      y, cond['feed_forward'], stack.segments, dropout_key=keys[4]
+      y,
+      cond['feed_forward'],
+      stack.segments,
+      dropout_key=keys.feed_forward_hidden,
     )
     y = self.after_feed_forward(y, cond['after_feed_forward'])
-    x = self._add(x, y, keys[5])
+    x = self._add(x, y, keys.feed_forward_output)
     side = self.after_layer(x, side, cond['after_layer'])
     return (x, side), cache
 
   def _add(self, x, y, key):
     y = layers.dropout(y, self.dropout_rate, key, broadcast_axis=1)
-    return self.placed(x + y)
+    return self.constrain(x + y)
 
 
 class Stack(nnx.Module):
@@ -226,15 +257,15 @@ class Stack(nnx.Module):
     self.relative_bias = layers.RelativePositionBias(
       site.config, bidirectional=site.stack == 'encoder', rngs=rngs
     )
-    self.condition = points.condition(site, rngs=rngs)
+    self.condition = extension.Conditions(points, site, rngs=rngs)
     self.after_embed = points.after_embed(site, rngs=rngs)
     self.side_start = points.side_start(site, rngs=rngs)
     self.after_layers = points.after_layers(site, rngs=rngs)
     self.final_norm = points.norm(
       dataclasses.replace(site, position='final'), rngs=rngs
     )
-    self.parts = points.parts
-    self.placed = site.placed(*RESIDUAL_AXES)
+    self.owners = points.owners
+    self.constrain = site.constrain(*RESIDUAL_AXES)
     self.num_layers = site.num_layers
     self.remat_policy = site.config.remat_policy
     self.scan_layers = site.config.scan_layers
@@ -259,25 +290,24 @@ class Stack(nnx.Module):
     Returns:
       The normalised output and the updated cache (None without one).
     """
-    keys = [None] * 3
-    if dropout_key is not None and self.dropout_rate:
-      keys = list(jax.random.split(dropout_key, 3))
-    cond = extension.conditionings(inputs.conditioning, self.parts)
-    x = self.placed(self.after_embed(self.placed(x), cond['after_embed']))
-    x = layers.dropout(x, self.dropout_rate, keys[0], broadcast_axis=1)
+    keys = split_key(StackKeys, dropout_key if self.dropout_rate else None)
+    cond = extension.by_point(inputs.conditioning, self.owners)
+    x = self.constrain(self.after_embed(self.constrain(x), cond['after_embed']))
+    x = layers.dropout(x, self.dropout_rate, keys.embedded, broadcast_axis=1)
+    layer_keys = keys.layers
+    if layer_keys is not None:
+      layer_keys = jax.random.split(layer_keys, self.num_layers)
     per_layer = LayerInputs(
-      conditioning=inputs.conditioning.per_layer,
-      dropout_keys=(
-        None if keys[1] is None else jax.random.split(keys[1], self.num_layers)
-      ),
+      conditioning=extension.per_layer(inputs.conditioning),
+      dropout_keys=layer_keys,
       cache=cache,
     )
     carry = x, self.side_start(x, cond['side_start'])
     (x, side), cache = self._run_layers(carry, inputs, per_layer)
     x = self.after_layers(x, side, cond['after_layers'])
     x = self.final_norm(x, cond['norm'])
-    x = layers.dropout(x, self.dropout_rate, keys[2], broadcast_axis=1)
-    return self.placed(x), cache
+    x = layers.dropout(x, self.dropout_rate, keys.output, broadcast_axis=1)
+    return self.constrain(x), cache
 
   def _run_layers(self, carry, inputs, per_layer):
     graph, parameters = nnx.split(self.layers)
@@ -286,7 +316,7 @@ class Stack(nnx.Module):
       parameters, layer = scanned
       return nnx.merge(graph, parameters)(carry, inputs, layer)
 
-    def again(body):
+    def remat(body):
       if self.remat_policy == 'none':
         return body
       policy = REMAT_POLICIES[self.remat_policy]
@@ -299,12 +329,12 @@ class Stack(nnx.Module):
     if self.scan_layers:
       scanned = parameters, per_layer
       if self.remat_policy == 'full':  # nothing is kept
-        return jax.lax.scan(again(body), carry, scanned)
-      return scan_stash.scan(body, carry, scanned, wrap=again)
-    body = again(body)
+        return jax.lax.scan(remat(body), carry, scanned)
+      return scan_stash.scan(body, carry, scanned, wrap=remat)
+    body = remat(body)
     caches = []
     for n in range(self.num_layers):
-      one = jax.tree.map(lambda leaf, n=n: leaf[n], (parameters, per_layer))
-      carry, cache = body(carry, one)
+      scanned = jax.tree.map(lambda leaf, n=n: leaf[n], (parameters, per_layer))
+      carry, cache = body(carry, scanned)
       caches.append(cache)
     return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *caches)

@@ -1,5 +1,6 @@
 """T5's encoder and decoder (Raffel et al. 2020) around the extension points."""
 
+from collections.abc import Mapping
 import dataclasses
 
 from flax import nnx
@@ -9,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from hypergrid_jax import types
 from hypergrid_jax.model import extension, layers
-from hypergrid_jax.model.config import T5Config as T5Config
+from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.model.stack import Cache, Stack, StackInputs, swap_heads
 from hypergrid_jax.parallel import partitioning
 
@@ -17,7 +18,7 @@ from hypergrid_jax.parallel import partitioning
 def segment_mask(
   query_ids: Int[Array, 'B Lq'], key_ids: Int[Array, 'B Lk']
 ) -> Array:
-  """True where query and key are of the same segment and not padding."""
+  """Returns True where query and key are of one segment and not padding."""
   same = query_ids[:, :, None] == key_ids[:, None, :]
   return (same & (key_ids[:, None, :] > 0))[:, None]
 
@@ -44,7 +45,7 @@ class T5(nnx.Module):
     self.decoder = Stack(
       dataclasses.replace(site, stack='decoder'), points, rngs=rngs
     )
-    self.placed = site.placed('batch', 'length', 'vocab')
+    self.constrain = site.constrain('batch', 'length', 'vocab')
     if not config.logits_via_embedding:
       self.lm_head = layers.parameter(
         rngs,
@@ -56,7 +57,7 @@ class T5(nnx.Module):
   def __call__(
     self, batch: types.Batch, *, dropout_key: jax.Array | None = None
   ) -> Float[Array, 'B Ld V']:
-    """Teacher-forced logits of a batch, float32.
+    """Returns the teacher-forced logits of a batch, float32.
 
     Args:
       batch: packed or unpacked rows.
@@ -98,7 +99,7 @@ class T5(nnx.Module):
     *,
     dropout_key: jax.Array | None = None,
   ) -> Float[Array, 'B Le D']:
-    """Encoder output after the final norm."""
+    """Returns the encoder's output after the final norm."""
     conditioning = self.encoder.condition(
       extension.ConditionInputs(task_ids, segments, self.task_vectors())
     )
@@ -118,8 +119,8 @@ class T5(nnx.Module):
     encoded: Float[Array, 'B Le D'],
     encoder_segments: types.Segments,
     task_ids: Int[Array, ' B'],
-  ) -> types.Conditioning:
-    """The decoder's conditioning; the same in training and decoding."""
+  ) -> dict[str, types.Conditioning]:
+    """Returns the decoder's conditioning, for training and for decoding."""
     return self.decoder.condition(
       extension.ConditionInputs(
         task_ids, segments, self.task_vectors(), encoded, encoder_segments
@@ -136,7 +137,7 @@ class T5(nnx.Module):
     *,
     dropout_key: jax.Array | None = None,
   ) -> Float[Array, 'B Ld V']:
-    """Logits of all positions at once, each seeing only what is before it."""
+    """Returns the logits of all positions, each seeing only those before it."""
     index = jnp.arange(tokens.shape[1])
     causal = index[:, None] >= index[None, :]
     inputs = StackInputs(
@@ -156,7 +157,7 @@ class T5(nnx.Module):
   def start_cache(
     self, encoded: Float[Array, 'B Le D'], *, length: int
   ) -> Cache:
-    """An empty cache for `length` positions, with the encoder's keys in it."""
+    """Returns a cache for `length` positions, with the encoder's keys in it."""
     graph, parameters = nnx.split(self.decoder.layers)
 
     def project(parameters):
@@ -174,17 +175,17 @@ class T5(nnx.Module):
     tokens: Int[Array, 'B 1'],
     index: Int[Array, ''],
     cache: Cache,
-    conditioning: types.Conditioning,
+    conditioning: Mapping[str, types.Conditioning],
     encoder_segments: types.Segments,
   ) -> tuple[Float[Array, 'B V'], Cache]:
-    """One position of one-segment rows, given the cache of those before.
+    """Decodes one position of one-segment rows, given the earlier ones' cache.
 
     Args:
       tokens: the token at `index`.
       index: position being fed, from 0.
       cache: from `start_cache`, updated by the steps before.
       conditioning: from `decoder_conditioning`.
-      encoder_segments: of the encoder; one segment per row.
+      encoder_segments: the encoder's, one segment per row.
 
     Returns:
       Logits of the next token, and the updated cache.
@@ -207,7 +208,7 @@ class T5(nnx.Module):
     return self.logits(x)[:, 0], cache
 
   def logits(self, x: Float[Array, 'B L D']) -> Float[Array, 'B L V']:
-    """Scores of all tokens in at least float32."""
+    """Returns the scores of all tokens, in at least float32."""
     if self.config.logits_via_embedding:
       x = x * self.config.d_model**-0.5
       kernel = self.token_embedder.embedding[...].T
@@ -219,4 +220,4 @@ class T5(nnx.Module):
       (((2,), (0,)), ((), ())),
       preferred_element_type=jnp.promote_types(self.config.dtype, jnp.float32),
     )
-    return self.placed(logits)
+    return self.constrain(logits)

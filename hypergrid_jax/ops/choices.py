@@ -1,16 +1,12 @@
 """Which form of the gated matmul runs, by platform and shape.
 
-On a TPU a model of the kernels' cost decides, see `tpu_plans`. For the forms of
-plain operations `python benchmarks/gated_matmul.py --write_choices` measures
-them all and writes the fastest of each shape to choices.json; what is nearest
-in it is taken. `HyperGrid.implementation` overrides either.
+TPU: the fused kernels, once a device has enough tokens to fill their tiles; a
+model of their cost picks how they cut the weight (`tpu_plans`). Elsewhere plain
+operations: a loop over the weight's blocks, or a gated weight per row where all
+tokens of a long row share one gate. `HyperGrid.implementation` overrides this.
 """
 
 import dataclasses
-import functools
-import json
-import math
-import pathlib
 from typing import Any, Literal, get_args
 
 import jax
@@ -22,17 +18,20 @@ from hypergrid_jax.parallel import current_mesh
 
 Implementation = Literal['auto', 'xla', 'pallas', 'reference']
 
-# From here on tokens of a device fill the tiles of the TPU kernels.
+# From so many tokens on a device's tokens fill the tiles of the TPU kernels.
 LEAST_KERNEL_TOKENS = 512
-# By platform; each a list of `Measured`.
-TABLE = pathlib.Path(__file__).parent / 'choices.json'
+# Measured on CPUs (`benchmarks/gated_matmul.py`): the sums of 512 tokens over
+# the blocks stay in the cache, and in rows of 256 tokens and more gating the
+# weight once per row costs less than gating every token's activations.
+CPU_CHUNK = 512
+CPU_LONG_ROW = 256
 KERNEL_DTYPES = ('bfloat16', 'float32')
 INTERPRETED_CHIP = tpu_plans.Chip(cores=2, unit=128, units=4, vmem=2**26)
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """What the choice depends on.
+  """The shapes that the choice depends on.
 
   Attributes:
     batch: rows of the batch on one device.
@@ -41,7 +40,7 @@ class Problem:
     n: outputs on one device.
     rows: blocks of all inputs.
     columns: blocks of all outputs.
-    gates: 'segment', 'row' or 'one': what has a gate of its own.
+    gates: 'segment', 'row' or 'batch', whichever has a gate of its own.
     dtype: of the activations.
   """
 
@@ -51,11 +50,11 @@ class Problem:
   n: int
   rows: int
   columns: int
-  gates: Literal['segment', 'row', 'one']
+  gates: Literal['segment', 'row', 'batch']
   dtype: Any
 
   def sizes(self) -> tpu_plans.Sizes:
-    """What one device's TPU kernels have to do."""
+    """Returns what one device's TPU kernels compute."""
     return tpu_plans.Sizes(
       tokens=self.batch * self.length,
       k=self.k,
@@ -64,39 +63,6 @@ class Problem:
       columns=self.columns,
       itemsize=jnp.dtype(self.dtype).itemsize,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-  """A shape that was measured, and the form that was fastest.
-
-  Attributes:
-    gates: 'segment' or 'row', as in `Problem`.
-    batch: rows of the batch.
-    length: tokens of a row.
-    form: 'loop' over blocks, 'weight' gated for every row.
-    at_once: tokens that the loop takes at once; None for all.
-  """
-
-  gates: str
-  batch: int
-  length: int
-  form: Literal['loop', 'weight']
-  at_once: int | None = None
-
-  def distance(self, problem: Problem) -> float:
-    """How far another shape is: of its length first, then of its tokens."""
-    tokens = problem.batch * problem.length
-    return 4 * abs(math.log(problem.length / self.length)) + abs(
-      math.log(tokens / (self.batch * self.length))
-    )
-
-
-@functools.cache
-def table(platform: str) -> tuple[Measured, ...]:
-  """What was measured on a platform; nothing where nothing was."""
-  rows = json.loads(TABLE.read_text()).get(platform, ())
-  return tuple(Measured(**row) for row in rows)
 
 
 def choose(
@@ -110,7 +76,7 @@ def choose(
 
   Args:
     problem: platform and shapes decide for 'auto'.
-    implementation: what the user asked for.
+    implementation: 'auto', or the form that the user asked for.
     cut: which side to cut into blocks; None takes the cheaper one.
     interpret: runs 'pallas' without a TPU.
 
@@ -118,60 +84,53 @@ def choose(
     UserError: the implementation does not exist, or cannot run here.
   """
   if implementation not in get_args(Implementation):
-    known = get_args(Implementation)
+    choices = get_args(Implementation)
     raise errors.UserError(
       f'HyperGrid.implementation: got {implementation!r}, expected one of'
-      f' {known}.{errors.closest(str(implementation), known)}'
+      f' {choices}.{errors.closest(str(implementation), choices)}'
     )
   if implementation == 'pallas' or (
     implementation == 'auto' and _kernels_pay(problem)
   ):
-    found = _kernels(problem, cut, interpret)
-    if not isinstance(found, str):
-      return found
+    kernels = _kernels(problem, cut, interpret)
+    if not isinstance(kernels, str):
+      return kernels
     if implementation == 'pallas':
       raise errors.UserError(
-        f"HyperGrid.implementation = 'pallas': {found}. 'auto' takes what runs"
-        ' here.'
+        f"HyperGrid.implementation = 'pallas': {kernels}. 'auto' takes what"
+        ' runs here.'
       )
-  # On a mesh, the gradient of the one gate is a sum over devices, which the
-  # other forms get from spreading it over the rows.
-  if problem.gates == 'one' and jax.sharding.get_abstract_mesh().empty:
-    return xla_forms.OneWeight()
-  nearest = min(
-    (
-      row
-      for row in table(current_mesh.platform())
-      if row.gates == problem.gates
-    ),
-    key=lambda row: row.distance(problem),
-    default=Measured(problem.gates, 1, 1, 'loop'),
-  )
-  if nearest.form == 'weight' and not cut:
+  # On a mesh, the gradient of the batch's gate is a sum over devices, which the
+  # other forms get from the broadcast of the gate over the rows.
+  if problem.gates == 'batch' and jax.sharding.get_abstract_mesh().empty:
+    return xla_forms.WeightPerBatch()
+  on_cpu = current_mesh.platform() == 'cpu'
+  long_rows = on_cpu and problem.length >= CPU_LONG_ROW
+  if problem.gates == 'row' and long_rows and not cut:
     return xla_forms.WeightPerRow()
   cut = cut or cheaper_cut(problem)
-  return xla_forms.BlockLoop(cut, nearest.at_once)
+  return xla_forms.BlockLoop(cut, CPU_CHUNK if on_cpu else None)
 
 
 def cheaper_cut(problem: Problem) -> xla_forms.Cut:
-  """The side to cut, by the elementwise work per token."""
+  """Returns the side whose cut takes less elementwise work per token."""
   work_of_rows = problem.rows * problem.n
   return 'rows' if work_of_rows <= problem.columns * problem.k else 'columns'
 
 
 def _kernels_pay(problem):
-  """Whether to look for a way to run the TPU kernels."""
-  if current_mesh.platform() != 'tpu' or problem.gates == 'one':
+  """Returns whether the TPU kernels can be faster than plain operations."""
+  if current_mesh.platform() != 'tpu' or problem.gates == 'batch':
     return False
   # Outside jax.set_mesh the compiler may divide the arrays, and it cannot
   # divide a kernel.
-  placed = not jax.sharding.get_abstract_mesh().empty
+  has_mesh = not jax.sharding.get_abstract_mesh().empty
   enough = problem.batch * problem.length >= LEAST_KERNEL_TOKENS
-  return enough and (placed or jax.device_count() == 1)
+  return enough and (has_mesh or jax.device_count() == 1)
 
 
 def _kernels(problem, cut, interpret):
-  """The TPU kernels, or why they cannot run."""
+  """Returns the TPU kernels, or a text that says why they cannot run."""
   dtype = jnp.dtype(problem.dtype).name
   if current_mesh.platform() != 'tpu' and not interpret:
     return f'it needs a TPU, and this runs on {current_mesh.platform()}'

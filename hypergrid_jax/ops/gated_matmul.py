@@ -9,11 +9,11 @@ HyperGrid gate is (offset, scale) = (0, 1), the residual one (1, 1), the one
 that starts at identity (0, 2); (1, 0) switches the gate off.
 
 `gated_matmul` never holds a gated weight per token, forward or backward, and
-keeps only u, W and the gate's factors between the two; so does a ReLU with
-dropout on u, when it is done here (`rectifying`). How it is done is chosen by
-platform and shape (`choices`): fused kernels on a TPU (`tpu_kernels`), plain
-operations elsewhere (`xla_forms`). On a mesh every device does its part
-(`partitions`). `reference` has the definition.
+keeps only u, W and the gate's factors between the two, also where u is a ReLU
+with dropout (`relu_dropout`). How it is computed depends on platform and shape
+(`choices`): fused kernels on a TPU (`tpu_kernels`), plain operations elsewhere
+(`xla_forms`). On a mesh every device computes its shard (`sharded`).
+`reference` has the definition.
 """
 
 import functools
@@ -30,12 +30,13 @@ from hypergrid_jax.ops import (
   scan_stash,
   xla_forms,
 )
-from hypergrid_jax.ops.partitions import WHOLE, Divided, Partition
+from hypergrid_jax.ops.relu_dropout import ReluDropout
+from hypergrid_jax.ops.sharded import WHOLE, Partition, Sharded
 from hypergrid_jax.parallel import current_mesh
 
 
 def gated_matmul(
-  u: Float[Array, 'B L K'],
+  u: Float[Array, 'B L K'] | ReluDropout,
   kernel: Float[Array, 'K N'],
   row: Float[Array, '#B S Gr'],
   col: Float[Array, '#B S2 Gc'],
@@ -47,27 +48,24 @@ def gated_matmul(
   partition: Partition = WHOLE,
   cut: xla_forms.Cut | None = None,
   interpret: bool = False,
-  rectifier: relu_dropout.Rectifier | None = None,
 ) -> Float[Array, 'B L N']:
   """Multiplies by a kernel gated per segment, without per-example weights.
 
   Args:
-    u: inputs; their dtype is the dtype of the matmuls, accumulated in at least
-      float32.
-    kernel: the weight, cast to u's dtype.
-    row: gate factor over blocks of K, per segment; one row or one segment
-      broadcasts.
-    col: gate factor over blocks of N, likewise.
+    u: inputs, or ReLU and dropout of some; their dtype is the dtype of the
+      matmuls, which accumulate in at least float32.
+    kernel: the weight W, cast to u's dtype.
+    row: the gate's factor over blocks of K, per segment; one row of the batch
+      or one segment broadcasts.
+    col: the gate's factor over blocks of N, in the same way.
     segment_ids: [B, L], 1-based; 0 (padding) uses segment 1's gate.
-    scale: of the sigmoid; not differentiated.
-    offset: added to it; not differentiated.
+    scale: multiplies the sigmoid; not differentiated.
+    offset: is added to it; not differentiated.
     implementation: 'auto' chooses; 'xla' takes plain operations, 'pallas' the
       TPU kernels, 'reference' a dense gated weight per token.
     partition: the axes of the current mesh that divide u and the kernel.
     cut: the side to cut into blocks; None takes the cheaper one.
     interpret: runs 'pallas' without a TPU; slow, for tests.
-    rectifier: what u goes through first; here, because the backward pass then
-      needs neither its input nor a pass over memory.
 
   Returns:
     y in u's dtype.
@@ -76,7 +74,9 @@ def gated_matmul(
     ValueError: the grid does not divide the kernel.
     UserError: the implementation does not exist, or cannot run here.
   """
-  b, length, _ = u.shape
+  step = u if isinstance(u, ReluDropout) else None
+  x = u if step is None else step.x
+  b, length, _ = x.shape
   k, n = kernel.shape
   rows, columns = row.shape[-1], col.shape[-1]
   if k % rows or n % columns:
@@ -84,10 +84,14 @@ def gated_matmul(
       f'a {rows} x {columns} grid does not divide a kernel of {k} x {n}'
     )
   if implementation == 'reference':
-    if rectifier is not None:
-      u = relu_dropout.rectify(rectifier, u)
     return reference.reference_gated_matmul(
-      u, kernel, row, col, segment_ids, scale=scale, offset=offset
+      x if step is None else step.value(),
+      kernel,
+      row,
+      col,
+      segment_ids,
+      scale=scale,
+      offset=offset,
     )
   axes = partition.on_current_mesh(b, k, n)
   shards = (
@@ -102,50 +106,52 @@ def gated_matmul(
     # A block that lies on several devices is several blocks of the same gate.
     rows=math.lcm(rows, shards[0]) // shards[0],
     columns=math.lcm(columns, shards[1]) // shards[1],
-    gates=_gates(row, col),
-    dtype=u.dtype,
+    gates=_gates_per(row, col),
+    dtype=x.dtype,
   )
   form = choices.choose(problem, implementation, cut=cut, interpret=interpret)
   blocks = form.blocks(problem.rows, problem.columns)
-  accumulate = jnp.promote_types(u.dtype, jnp.float32)
+  accumulate = jnp.promote_types(x.dtype, jnp.float32)
 
-  def spread(factor, count):
+  def per_token(factor, count):
     factor = jnp.repeat(factor, count // factor.shape[-1], axis=-1)
-    return form.spread(factor.astype(accumulate), segment_ids)
+    return form.per_token(factor.astype(accumulate), segment_ids)
 
-  place = None
+  slot = None
   # Other inputs a policy of remat may want to compute again.
-  if rectifier is not None and form.reads_stacks(problem.batch * length):
-    place = scan_stash.place(u.shape, u.dtype)
+  if step is not None and form.reads_stacks(problem.batch * length):
+    slot = scan_stash.slot(x.shape, x.dtype)
   y, stack = _gated(
-    Divided(form, axes, None if rectifier is None else rectifier.scale),
-    u,
-    None if rectifier is None else rectifier.keep,
-    kernel.astype(u.dtype),
-    spread(row, blocks[0] * shards[0]),
-    spread(col, blocks[1] * shards[1]),
-    jnp.stack([jnp.asarray(x, accumulate) for x in (offset, scale)]),
-    None if place is None else (place.stack, place.layer),
+    Sharded(form, axes, None if step is None else step.scale),
+    x,
+    None if step is None else step.keep,
+    kernel.astype(x.dtype),
+    per_token(row, blocks[0] * shards[0]),
+    per_token(col, blocks[1] * shards[1]),
+    jnp.stack([jnp.asarray(c, accumulate) for c in (offset, scale)]),
+    None if slot is None else (slot.stack, slot.layer),
   )
-  return y if place is None else place.fill(stack, y)
+  return y if slot is None else slot.fill(stack, y)
 
 
-def _gates(row, col):
-  """What has a gate of its own."""
+def _gates_per(row, col):
+  """Returns what has a gate of its own: segment, row, or the whole batch."""
   if row.shape[:2] == col.shape[:2] == (1, 1):
-    return 'one'
+    return 'batch'
   return 'row' if row.shape[1] == col.shape[1] == 1 else 'segment'
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _gated(form, x, keep, kernel, row, col, gate, stash):
-  """y, and with a stash, (stack, layer), the stack with u in it."""
-  return _forward(form, x, keep, kernel, row, col, gate, stash)[0]
+def _gated(form, x, keep, kernel, row, col, offset_scale, stash):
+  """Returns y; with a stash (stack, layer) also the stack with u in it."""
+  return _forward(form, x, keep, kernel, row, col, offset_scale, stash)[0]
 
 
-def _forward(form, x, keep, kernel, row, col, gate, stash):
-  u = x if form.slope is None else relu_dropout.value(form.slope, x, keep)
-  others = kernel, row, col, gate
+def _forward(form, x, keep, kernel, row, col, offset_scale, stash):
+  u = x
+  if form.relu_scale is not None:
+    u = relu_dropout.value(form.relu_scale, x, keep)
+  others = kernel, row, col, offset_scale
   y = form.forward(u, *others)
   if stash is None:
     return (y, None), (u, None, *others)
@@ -154,15 +160,15 @@ def _forward(form, x, keep, kernel, row, col, gate, stash):
   return (y, stack), (None, layer, *others)
 
 
-def _backward(form, kept, cotangents):
-  u, layer, *others = kept
+def _backward(form, residuals, cotangents):
+  u, layer, *others = residuals
   dy, stack = cotangents
   if layer is not None:
-    u = stack  # see scan_stash
+    u = stack  # all layers' inputs: see scan_stash
   du, dkernel, drow, dcol = form.backward(u, *others, dy, layer)
-  dgate = jnp.zeros_like(others[-1])
+  doffset_scale = jnp.zeros_like(others[-1])
   dstash = None if layer is None else (stack, None)
-  return du, None, dkernel, drow, dcol, dgate, dstash
+  return du, None, dkernel, drow, dcol, doffset_scale, dstash
 
 
 _gated.defvjp(_forward, _backward)

@@ -10,22 +10,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hypergrid_jax.ops.relu_dropout import ReluDropout
 from hypergrid_jax.parallel import current_mesh
 
 
 def matmul(
-  x: Float[Array, '*B K'], kernel: Float[Array, 'K N']
+  x: Float[Array, '*B K'] | ReluDropout, kernel: Float[Array, 'K N']
 ) -> Float[Array, '*B N']:
   """Returns `x @ kernel`, accumulated in at least float32.
 
   Args:
-    x: activations.
+    x: activations, or ReLU and dropout of some, which are computed first.
     kernel: the weight, in the dtype of x.
 
   Returns:
     The product in the dtype of x. So are the gradients, which round as those of
     `x @ kernel` do.
   """
+  if isinstance(x, ReluDropout):
+    x = x.value()
   if x.dtype == jnp.bfloat16 and current_mesh.platform() == 'cpu':
     return _widened(x, kernel)
   return x @ kernel

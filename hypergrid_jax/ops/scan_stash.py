@@ -1,18 +1,21 @@
-"""Arrays of scanned layers that the backward pass reads where they lie.
+"""One stack of all layers' arrays, which kernels of the backward pass read.
 
-What a scanned layer keeps for its gradient, JAX stacks along the layers and
-slices again in the backward pass. XLA takes such a slice into a matrix product
-of its own; for a kernel it is a copy. Here layers write such arrays into one
-stack [N, ...] that the scan carries, and the gradient of an operation gets the
-whole stack, in which a kernel finds its layer's part.
+JAX's scan stacks what every layer keeps for its gradient, and in the backward
+pass slices each layer's array out of the stack again. XLA fuses such a slice
+with a matrix product of its own; before a Pallas kernel the slice is a copy of
+the whole array. Here the layers write these arrays into one stack [N, ...] that
+the scan carries, and the backward kernel gets the whole stack and the number of
+its layer, so that nothing is copied.
 
-It gets it as the stack's cotangent. The stack is used for nothing but this, so
-that its true cotangent is zero; `scan` returns in its place the stack itself,
-which the backward pass of the scan then carries through all layers.
+How the stack reaches the backward pass: a gradient function sees only residuals
+and cotangents, and a residual would be sliced again. So the stack travels as a
+cotangent. Nothing depends on the final stack, so its true cotangent is zero;
+`scan` replaces that zero by the stack itself, and the backward scan carries it
+from layer to layer.
 
-An operation takes part by asking for a `place` while it is traced. It has to be
-a `jax.custom_vjp` with the stack as argument and the updated stack as result;
-its gradient returns the cotangent of the result as that of the argument.
+An operation takes part by asking for a `slot` while it is traced. It must be a
+`jax.custom_vjp` that takes the stack and returns the updated stack, and whose
+gradient function passes the stack's cotangent on unchanged.
 """
 
 from collections.abc import Callable
@@ -26,51 +29,51 @@ import jax.numpy as jnp
 
 from hypergrid_jax.parallel import current_mesh
 
-PLATFORMS = ('tpu',)  # whose kernels gain by it
-NAME = 'beside_stash'  # of results, for policies of remat: see `Place.fill`
+PLATFORMS = ('tpu',)  # where kernels gain by it
+NAME = 'beside_stash'  # of results, for remat policies: see `Slot.fill`
 
-_open: contextvars.ContextVar[Any] = contextvars.ContextVar(
+_slots: contextvars.ContextVar[Any] = contextvars.ContextVar(
   'scan_stash', default=None
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-  """Where one operation of one layer keeps an array.
+class Slot:
+  """One operation's array of one layer, in the stack of all layers.
 
   Attributes:
-    stack: [N, ...], of all layers.
-    layer: number of this one, int32 scalar.
+    stack: [N, ...], the arrays of all layers.
+    layer: number of this layer, int32 scalar.
   """
 
   stack: jax.Array
   layer: jax.Array
-  _opened: '_Opened'
+  _slots: '_LayerSlots'
   _number: int
 
   def fill(self, stack: jax.Array, result: Any) -> Any:
-    """Hands back the stack with the array in it.
+    """Stores the stack with this layer's array in it.
 
     Args:
-      stack: what `jax.lax.dynamic_update_index_in_dim` made of `self.stack`.
+      stack: `self.stack` after `jax.lax.dynamic_update_index_in_dim`.
       result: the operation's other results.
 
     Returns:
-      `result` to be used instead: where the backward pass needs it, it is kept,
-      for to compute it again would take the stack as it was at this layer.
+      `result`, to be used in place of the argument. It has a checkpoint name
+      under which it must be saved: computing it again in the backward pass
+      would need the stack as it was at this layer.
     """
-    self._opened.stacks[self._number] = stack
+    self._slots.stacks[self._number] = stack
     return jax.ad_checkpoint.checkpoint_name(result, NAME)
 
 
-def place(shape: tuple[int, ...], dtype: Any) -> Place | None:
-  """Where to keep an array of a layer.
+def slot(shape: tuple[int, ...], dtype: Any) -> Slot | None:
+  """Returns where to keep a layer's array, or None to keep it as usual.
 
-  None outside of `scan`, and while it finds out what a layer asks for: then the
-  operation does without.
+  It is None outside of `scan`, and while `scan` counts what a layer asks for.
   """
-  opened = _open.get()
-  return None if opened is None else opened.place(shape, dtype)
+  slots = _slots.get()
+  return None if slots is None else slots.slot(shape, dtype)
 
 
 def scan(
@@ -80,91 +83,93 @@ def scan(
   *,
   wrap: Callable[..., Any] = lambda body: body,
 ) -> tuple[Any, Any]:
-  """`jax.lax.scan` whose body may ask for places.
+  """Runs `jax.lax.scan` with a body whose operations may ask for slots.
 
   Args:
-    body: as of `jax.lax.scan`; it asks for the same places in every layer.
-    carry: likewise, to be differentiated as usual.
+    body: maps (carry, x) to (carry, y), as for `jax.lax.scan`; every layer must
+      ask for the same slots.
+    carry: the first carry; it may be differentiated as usual.
     xs: arrays [N, ...].
-    wrap: what the body goes through, such as `jax.checkpoint` with a policy
+    wrap: a transformation of the body, such as `jax.checkpoint` with a policy
       that saves `NAME`.
 
   Returns:
-    As `jax.lax.scan`.
+    The last carry and the stacked ys.
   """
-  on = current_mesh.platform() in PLATFORMS
-  wanted = _wanted(body, carry, xs) if on else []
-  if not wanted:
+  shapes = []
+  if current_mesh.platform() in PLATFORMS:
+    shapes = _requested_shapes(body, carry, xs)
+  if not shapes:
     return jax.lax.scan(wrap(body), carry, xs)
   layers = len(jax.tree.leaves(xs)[0])
-  stacks = [jax.lax.empty((layers, *x.shape), x.dtype) for x in wanted]
+  stacks = [jax.lax.empty((layers, *x.shape), x.dtype) for x in shapes]
 
   def with_stacks(carry, scanned):
     (carry, stacks), (layer, x) = carry, scanned
-    opened = _Opened(list(stacks), layer)
-    with _opening(opened):
+    slots = _LayerSlots(list(stacks), layer)
+    with _using(slots):
       carry, y = body(carry, x)
-    return (carry, opened.stacks), y
+    return (carry, slots.stacks), y
 
   numbered = jnp.arange(layers, dtype=jnp.int32), xs
   start = carry, stacks
   (carry, stacks), ys = jax.lax.scan(wrap(with_stacks), start, numbered)
-  return _tied((carry, ys), stacks)
+  return _stacks_as_cotangents((carry, ys), stacks)
 
 
 @jax.custom_vjp
-def _tied(results, stacks):
-  """The results; the gradient gives the stacks back as their cotangents."""
+def _stacks_as_cotangents(results, stacks):
+  """Returns the results; the gradient gives each stack itself as cotangent."""
   del stacks
   return results
 
 
-_tied.defvjp(
+_stacks_as_cotangents.defvjp(
   lambda results, stacks: (results, stacks),
   lambda stacks, dresults: (dresults, stacks),
 )
 
 
-def _wanted(body, carry, xs) -> list[jax.ShapeDtypeStruct]:
-  """What one layer asks places for."""
-  asked = _Asked([])
+def _requested_shapes(body, carry, xs) -> list[jax.ShapeDtypeStruct]:
+  """Traces one layer and returns the shapes of the slots it asks for."""
+  requests = _Requests([])
 
-  def first(carry, xs):
+  def first_layer(carry, xs):
     return body(carry, jax.tree.map(lambda x: x[0], xs))
 
-  with _opening(asked):
-    jax.eval_shape(first, carry, xs)
-  return asked.shapes
+  with _using(requests):
+    jax.eval_shape(first_layer, carry, xs)
+  return requests.shapes
 
 
 @contextlib.contextmanager
-def _opening(opened):
-  token = _open.set(opened)
+def _using(slots):
+  token = _slots.set(slots)
   try:
     yield
   finally:
-    _open.reset(token)
+    _slots.reset(token)
 
 
 @dataclasses.dataclass
-class _Asked:
-  """Notes what is asked for."""
+class _Requests:
+  """Records the shapes that are asked for."""
 
   shapes: list[jax.ShapeDtypeStruct]
 
-  def place(self, shape, dtype) -> None:
+  def slot(self, shape, dtype) -> None:
     self.shapes.append(jax.ShapeDtypeStruct(shape, dtype))
 
 
 @dataclasses.dataclass
-class _Opened:
-  """Gives the places of one layer, in the order they are asked for."""
+class _LayerSlots:
+  """Hands out one layer's slots, in the order they are asked for."""
 
   stacks: list[jax.Array]
   layer: jax.Array
-  given: int = 0
+  count: int = 0
 
-  def place(self, shape, dtype) -> Place:
+  def slot(self, shape, dtype) -> Slot:
     del shape, dtype
-    number, self.given = self.given, self.given + 1
-    return Place(self.stacks[number], self.layer, self, number)
+    number, self.count = self.count, self.count + 1
+    return Slot(self.stacks[number], self.layer, self, number)

@@ -14,7 +14,7 @@ _ONE_BUFFER = pl.Buffered(1)  # for what stays while the tokens pass
 
 
 def by_strip(matrix, count):
-  """[A, S * width] as it is when strips are whole registers, or [S, A, width].
+  """Returns [A, S * width], or [S, A, width] if strips cross registers.
 
   A slice of lanes that does not start at a register's edge is slow.
   """
@@ -31,7 +31,7 @@ class Operand:
   Attributes:
     value: the array.
     spec: its blocks.
-    layers: of how many the array is; a kernel reads one of them.
+    layers: number of layers in the array; a kernel reads one of them.
   """
 
   value: Any
@@ -40,16 +40,16 @@ class Operand:
 
   @property
   def bytes(self) -> int:
-    """That a kernel reads or writes."""
+    """Bytes that a kernel reads or writes."""
     return self.value.size * self.value.dtype.itemsize // self.layers
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """The steps of one kernel: (core, part of the weight, tile of tokens).
+  """The steps of one kernel: (core, shard of the weight, tile of tokens).
 
-  Cores share the parts where these can be shared out evenly, for then each has
-  the whole gradient of its own; else they share the tokens.
+  Cores split the shards where there is a multiple of them, because then each
+  core has the whole gradient of its shards; else they split the tokens.
   """
 
   plan: tpu_plans.Plan
@@ -57,39 +57,39 @@ class Grid:
 
   @property
   def sums(self) -> int:
-    """How many sums the gradient of the weight is made of."""
-    return 1 if self._share_parts else self.plan.cores
+    """Number of sums, one per core, that add up to the weight's gradient."""
+    return 1 if self._cores_split_shards else self.plan.cores
 
   @property
-  def _share_parts(self) -> bool:
-    return self.visit.parts % self.plan.cores == 0
+  def _cores_split_shards(self) -> bool:
+    return self.visit.shards % self.plan.cores == 0
 
   @property
   def _steps(self) -> tuple[int, int, int]:
-    """Cores, and parts and tiles of each."""
-    cores, parts = self.plan.cores, self.visit.parts
+    """Cores, and the shards and tiles of each."""
+    cores, shards = self.plan.cores, self.visit.shards
     tiles = self.plan.tokens // self.visit.tile
-    if self._share_parts:
-      return cores, parts // cores, tiles
-    return cores, parts, tiles // cores
+    if self._cores_split_shards:
+      return cores, shards // cores, tiles
+    return cores, shards, tiles // cores
 
   def _spec(self, block, index, **options):
-    """Blocks by `index(sum, part, tile, *layer)`."""
-    _, parts, tiles = self._steps
+    """Returns blocks by `index(sum, shard, tile, *layer)`."""
+    _, shards, tiles = self._steps
 
     def at(p, q, t, *layer):
-      if self._share_parts:
-        return index(0, p * parts + q, t, *layer)
+      if self._cores_split_shards:
+        return index(0, p * shards + q, t, *layer)
       return index(p, q, p * tiles + t, *layer)
 
     return pl.BlockSpec(block, at, **options)
 
   def tokens(self, x, *, divided=False):
-    """[T, A]: a tile; with `divided`, a part of its features.
+    """Cuts [T, A] into tiles; with `divided`, each into shards of its features.
 
-    Of [N, T, A], all layers, those of the `layer` that `call` is given.
+    Of a stack [N, T, A], the `layer` that `call` is given is cut so.
     """
-    width = x.shape[-1] // (self.visit.parts if divided else 1)
+    width = x.shape[-1] // (self.visit.shards if divided else 1)
     block = (self.visit.tile, width)
 
     def index(_, q, t, *layer):
@@ -100,27 +100,27 @@ class Grid:
     return Operand(x, self._spec(block, lambda s, q, t, *_: index(s, q, t)))
 
   def factor(self, x, *, divided=False):
-    """[G, T]: a tile; with `divided`, a part of the blocks."""
-    parts = self.visit.parts if divided else 1
-    x = x.reshape(parts, -1, x.shape[1])
+    """Cuts [G, T] into tiles; with `divided`, also its blocks into shards."""
+    shards = self.visit.shards if divided else 1
+    x = x.reshape(shards, -1, x.shape[1])
     return Operand(x, self._factor_spec(x.shape[1], divided))
 
   def factor_gradient(self, factor, *, divided=False):
-    """Of a factor: with `divided` its parts, else each part's sum."""
-    parts = self.visit.parts
-    blocks = factor.shape[0] // (parts if divided else 1)
-    shape = (parts, blocks, factor.shape[1])
+    """Returns a factor's gradient: with `divided` by shard, else summed."""
+    shards = self.visit.shards
+    blocks = factor.shape[0] // (shards if divided else 1)
+    shape = (shards, blocks, factor.shape[1])
     return Operand(
       jax.ShapeDtypeStruct(shape, jnp.float32), self._factor_spec(blocks, True)
     )
 
   def whole(self, matrix):
-    """A weight whose rows are divided into the parts."""
-    block = (matrix.shape[0] // self.visit.parts, matrix.shape[1])
+    """Cuts a weight's rows into the shards."""
+    block = (matrix.shape[0] // self.visit.shards, matrix.shape[1])
     return self._weight(matrix, block, lambda q: (q, 0))
 
   def strips(self, matrix, count, *, divided):
-    """A weight [narrow, wide] by strip; `divided` names the side in parts."""
+    """Cuts a weight [narrow, wide] by strip; `divided` is the sharded side."""
     matrix = by_strip(matrix, count)
     return self._weight(matrix, *self._strip_block(matrix.shape, divided))
 
@@ -131,13 +131,13 @@ class Grid:
     return Operand(matrix, spec)
 
   def kernel_gradient(self, kernel, transposed):
-    """All sums, [sums, K, N] or [sums, N, K]; K is divided."""
+    """Returns all sums, [sums, K, N] or [sums, N, K], with K in shards."""
     k, n = kernel.shape
-    part = k // self.visit.parts
+    size = k // self.visit.shards
     if transposed:
-      shape, block = (n, k), (n, part)
+      shape, block = (n, k), (n, size)
     else:
-      shape, block = (k, n), (part, n)
+      shape, block = (k, n), (size, n)
 
     def index(s, q, *_):
       return (s, 0, q) if transposed else (s, q, 0)
@@ -147,14 +147,16 @@ class Grid:
       self._spec((None, *block), index, pipeline_mode=_ONE_BUFFER),
     )
 
-  def call(self, name, body, inputs, outputs, form, *, work, layer=None):
-    """Runs a kernel on the scalars `form` and the operands.
+  def call(
+    self, name, body, inputs, outputs, offset_scale, *, work, layer=None
+  ):
+    """Runs a kernel on the gate's constants and the operands.
 
     `work` is for the compiler, which does not see into a kernel: its FLOPs of
     matmuls, and how many gates it makes. `layer` is the one to read of operands
     that have all of them, int32 scalar.
     """
-    # Known before the first step, for the blocks follow from it.
+    # Prefetched before the first step, because the blocks depend on it.
     numbers = () if layer is None else (layer.reshape(1),)
 
     def run(*refs):
@@ -186,7 +188,7 @@ class Grid:
       ),
       interpret=self.plan.interpret,
       name=f'gated_matmul_{name}',
-    )(*numbers, form, *(operand.value for operand in inputs))
+    )(*numbers, offset_scale, *(operand.value for operand in inputs))
 
   def _factor_spec(self, blocks, divided):
     return self._spec(
@@ -195,11 +197,11 @@ class Grid:
     )
 
   def _strip_block(self, shape, divided):
-    """Block shape and index by part, of a weight laid out by `by_strip`."""
+    """Returns block shape and index of a weight laid out by `by_strip`."""
     axis = {'narrow': len(shape) - 2, 'wide': 0 if len(shape) == 3 else 1}
     axis = axis[divided]
     block = list(shape)
-    block[axis] //= self.visit.parts
+    block[axis] //= self.visit.shards
     return tuple(block), lambda q: tuple(
       q if i == axis else 0 for i in range(len(shape))
     )

@@ -14,25 +14,25 @@ class Kernels(xla_forms.Form):
   """Fused kernels that make every token's gate from its factors.
 
   Attributes:
-    plan: for the sizes of one device.
+    plan: how the kernels cut the sizes of one device.
   """
 
   plan: tpu_plans.Plan
 
   def blocks(self, rows: int, columns: int) -> tuple[int, int]:
-    """The next finer grid that the parts of the weight divide."""
+    """Returns the next finer grid that the visits of the weight divide."""
     return tpu_plans.refined(self.plan, rows, columns)
 
-  def spread(self, factor, segment_ids):
-    """[#B, S, G] -> [G, B, L]."""
+  def per_token(self, factor, segment_ids):
+    """Gives every token its segment's factor: [#B, S, G] to [G, B, L]."""
     return segments.tokens_last(factor, segment_ids)
 
   def factor_spec(self, batch, grid):
-    """How the result of `spread` is divided."""
+    """Returns how the mesh divides the result of `per_token`."""
     return PartitionSpec(grid, batch, None)
 
-  def forward(self, u, kernel, row, col, gate):
-    """[B, L, N] in u's dtype."""
+  def forward(self, u, kernel, row, col, offset_scale):
+    """Returns the product [B, L, N] in u's dtype."""
     tokens = u.shape[0] * u.shape[1]
     y = tpu_kernels.forward(
       self.plan,
@@ -40,16 +40,27 @@ class Kernels(xla_forms.Form):
       kernel,
       self._padded(row.reshape(-1, tokens), 1),
       self._padded(col.reshape(-1, tokens), 1),
-      gate,
+      offset_scale,
     )
     return y[:tokens].reshape(*u.shape[:2], -1)
 
   def reads_stacks(self, tokens: int) -> bool:
-    """Where no tokens have to be added."""
+    """Returns whether the tokens need no padding, which would move them."""
     return tokens == self.plan.tokens
 
-  def backward(self, u, kernel, row, col, gate, dy, layer=None, *, slope=None):
-    """Gradients of u, kernel, row and col; see `xla_forms.Form.backward`."""
+  def backward(
+    self,
+    u,
+    kernel,
+    row,
+    col,
+    offset_scale,
+    dy,
+    layer=None,
+    *,
+    relu_scale=None,
+  ):
+    """Returns the gradients of u, kernel, row and col; see `Form.backward`."""
     shape = u.shape[-3:]
     tokens = shape[0] * shape[1]
     if layer is None:
@@ -62,9 +73,9 @@ class Kernels(xla_forms.Form):
       kernel,
       self._padded(row.reshape(-1, tokens), 1),
       self._padded(col.reshape(-1, tokens), 1),
-      gate,
+      offset_scale,
       self._padded(dy.reshape(tokens, -1), 0),
-      u_slope=slope,
+      relu_scale=relu_scale,
       layer=layer,
     )
     return (
@@ -75,7 +86,7 @@ class Kernels(xla_forms.Form):
     )
 
   def _padded(self, x: jax.Array, axis: int) -> jax.Array:
-    """With tokens of zeros, which add nothing to any gradient."""
+    """Appends tokens of zeros, which add nothing to any gradient."""
     widths = [(0, 0), (0, 0)]
     widths[axis] = (0, self.plan.tokens - x.shape[axis])
     return jnp.pad(x, widths)

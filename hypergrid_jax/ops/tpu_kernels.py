@@ -18,9 +18,10 @@ Inside a kernel tokens lie on the 128 lanes and features on the sublanes: there
 spreading a gate over the features of a band is a broadcast of sublanes, which
 costs nothing. Gates exist only in registers, made from the factors [G, T].
 
-The backward pass is one kernel: u and dy are read once, the gates made once,
-and dW, in float32, stays in fast memory until all tokens are added. A weight
-too large for that is visited in parts: of N forward, of K backward.
+The backward pass is one kernel: u and dy are read once, the gates are computed
+once, and dW, in float32, stays in fast memory until all tokens are added. A
+weight too large for that is cut into shards that are visited one after the
+other: of N forward, of K backward.
 """
 
 import dataclasses
@@ -42,7 +43,7 @@ def forward(
   kernel: Float[Array, 'K N'],
   row: Float[Array, 'Gr T'],
   col: Float[Array, 'Gc T'],
-  form: Float[Array, '2'],
+  offset_scale: Float[Array, '2'],
 ) -> Float[Array, 'T N']:
   """Returns y in u's dtype.
 
@@ -51,8 +52,8 @@ def forward(
     u: inputs, of `plan.tokens` tokens.
     kernel: in u's dtype.
     row: gate factors of every token, float32.
-    col: likewise.
-    form: (offset, scale) of the gate, float32.
+    col: gate factors of every token, float32.
+    offset_scale: the constants of the gate, float32.
   """
   grid = Grid(plan, plan.forward)
   y = jax.ShapeDtypeStruct((u.shape[0], kernel.shape[1]), u.dtype)
@@ -69,7 +70,7 @@ def forward(
     body,
     [grid.tokens(u), weights, *factors],
     [grid.tokens(y, divided=True)],
-    form,
+    offset_scale,
     work=_work(1, u, kernel, row, col),
   )
   return y
@@ -81,10 +82,10 @@ def backward(
   kernel: Float[Array, 'K N'],
   row: Float[Array, 'Gr T'],
   col: Float[Array, 'Gc T'],
-  form: Float[Array, '2'],
+  offset_scale: Float[Array, '2'],
   dy: Float[Array, 'T N'],
   *,
-  u_slope: float | None = None,
+  relu_scale: float | None = None,
   layer: Int[Array, ''] | None = None,
 ) -> tuple[
   Float[Array, 'T K'],
@@ -94,8 +95,9 @@ def backward(
 ]:
   """Returns the gradients of u, in its dtype, and of the rest, in float32.
 
-  With `u_slope` the first is that of x, which u is the `rectifying.value` of.
-  With `layer` u is that layer's part of the given stack.
+  With `relu_scale` the first is the gradient of x, where u is
+  `relu_dropout.value(relu_scale, x, keep)`. With `layer` u is a stack of all
+  layers' inputs, and that layer's is read in place.
   """
   if plan.backward.cut == 'columns':
     width, run = kernel.shape[1] // col.shape[0], _backward_columns
@@ -105,8 +107,10 @@ def backward(
   # fill, or else on the left, which takes turning its part of u or dy.
   on_the_right = width % plan.unit == 0
   transposed = on_the_right != (plan.backward.cut == 'columns')
-  how = _How(transposed, plan.bfloat16, u_slope)
-  du, dkernel, drow, dcol = run(plan, how, u, kernel, row, col, form, dy, layer)
+  options = _BackwardOptions(transposed, plan.bfloat16, relu_scale)
+  du, dkernel, drow, dcol = run(
+    plan, options, u, kernel, row, col, offset_scale, dy, layer
+  )
   # XLA does not take a sum over an axis into what follows.
   dkernel = functools.reduce(operator.add, dkernel)
   if transposed:
@@ -115,25 +119,27 @@ def backward(
 
 
 @dataclasses.dataclass(frozen=True)
-class _How:
-  """What a backward kernel is made for.
+class _BackwardOptions:
+  """What a backward kernel is compiled for.
 
   Attributes:
-    transposed: it adds up dW^T.
+    transposed: whether it adds up dW^T instead of dW.
     bfloat16: see `tpu_plans.Plan`.
-    u_slope: see `backward`.
+    relu_scale: see `backward`.
   """
 
   transposed: bool
   bfloat16: bool
-  u_slope: float | None
+  relu_scale: float | None
 
 
-def _backward_columns(plan, how, u, kernel, row, col, form, dy, layer):
+def _backward_columns(
+  plan, options, u, kernel, row, col, offset_scale, dy, layer
+):
   grid = Grid(plan, plan.backward)
   du, dkernel, dcol, drow = grid.call(
     'backward',
-    functools.partial(_columns_gradients, how),
+    functools.partial(_columns_gradients, options),
     [
       grid.tokens(dy),
       grid.tokens(u, divided=True),
@@ -143,22 +149,22 @@ def _backward_columns(plan, how, u, kernel, row, col, form, dy, layer):
     ],
     [
       grid.tokens(_like_one_layer(u), divided=True),
-      grid.kernel_gradient(kernel, how.transposed),
+      grid.kernel_gradient(kernel, options.transposed),
       grid.factor_gradient(col),
       grid.factor_gradient(row, divided=True),
     ],
-    form,
+    offset_scale,
     work=_work(2, u, kernel, row, col),
     layer=layer,
   )
   return du, dkernel, drow, dcol
 
 
-def _backward_rows(plan, how, u, kernel, row, col, form, dy, layer):
+def _backward_rows(plan, options, u, kernel, row, col, offset_scale, dy, layer):
   grid = Grid(plan, plan.backward)
   return grid.call(
     'backward',
-    functools.partial(_rows_gradients, how),
+    functools.partial(_rows_gradients, options),
     [
       grid.tokens(u, divided=True),
       grid.tokens(dy),
@@ -169,51 +175,51 @@ def _backward_rows(plan, how, u, kernel, row, col, form, dy, layer):
     ],
     [
       grid.tokens(_like_one_layer(u), divided=True),
-      grid.kernel_gradient(kernel, how.transposed),
+      grid.kernel_gradient(kernel, options.transposed),
       grid.factor_gradient(row, divided=True),
       grid.factor_gradient(col),
     ],
-    form,
+    offset_scale,
     work=_work(3, u, kernel, row, col),
     layer=layer,
   )
 
 
 def _work(products, u, kernel, row, col):
-  """FLOPs of so many products of tokens and weight; gates, made once each."""
+  """Returns the FLOPs of the products and the number of gates computed."""
   flops = 2 * products * u.shape[-2] * kernel.size
   return flops, row.size * col.shape[0]
 
 
 def _like_one_layer(u):
-  """The shape of one layer's part of a stack."""
+  """Returns the shape of one layer's array in a stack of them."""
   return jax.ShapeDtypeStruct(u.shape[-2:], u.dtype)
 
 
-def _forward_columns(bfloat16, form, u, weights, strips, bands, y):
-  x = _bands(u, bands, bfloat16)
+def _forward_columns(bfloat16, offset_scale, u, weights, strips, bands, y):
+  x = _banded(u, bands, bfloat16)
   width = weights.shape[0] // strips.shape[0]
   for s in range(strips.shape[0]):
-    place = slice(s * width, (s + 1) * width)
-    gate, _ = _gate(form, strips[s : s + 1, :], bands[...])
-    part = _dot(weights[place, :], _scaled(x, gate, u.dtype), (1, 0))
-    y[:, place] = part.astype(y.dtype).T
+    span = slice(s * width, (s + 1) * width)
+    gate, _ = _gate(offset_scale, strips[s : s + 1, :], bands[...])
+    product = _dot(weights[span, :], _scaled(x, gate, u.dtype), (1, 0))
+    y[:, span] = product.astype(y.dtype).T
 
 
-def _forward_rows(form, u, weights, strips, bands, y):
+def _forward_rows(offset_scale, u, weights, strips, bands, y):
   total = 0.0
   width = u.shape[1] // strips.shape[0]
   for s in range(strips.shape[0]):
-    part = u[:, s * width : (s + 1) * width]
-    product = _dot(_strip(weights, s, width), part, (1, 1))
-    gate, _ = _gate(form, strips[s : s + 1, :], bands[...])
-    total = total + product.reshape(_spread(bands)) * gate[:, None, :]
+    u_strip = u[:, s * width : (s + 1) * width]
+    product = _dot(_strip(weights, s, width), u_strip, (1, 1))
+    gate, _ = _gate(offset_scale, strips[s : s + 1, :], bands[...])
+    total = total + product.reshape(_banded_shape(bands)) * gate[:, None, :]
   y[...] = total.reshape(y.shape[::-1]).T.astype(y.dtype)
 
 
 def _columns_gradients(
-  how,
-  form,
+  options,
+  offset_scale,
   dy,
   u,
   weights,
@@ -225,35 +231,35 @@ def _columns_gradients(
   dbands,
 ):
   _zero_at_first_tile(dkernel)
-  factor = _bands(u, bands, how.bfloat16)
+  factor = _banded(u, bands, options.bfloat16)
   x, total, dband = factor.astype(jnp.float32), 0.0, 0.0
   width = dy.shape[1] // strips.shape[0]
   for s in range(strips.shape[0]):
     strip = strips[s : s + 1, :]
-    place = slice(s * width, (s + 1) * width)
-    gate, slope = _gate(form, strip, bands[...])
-    product = _dot(_strip(weights, s, width), dy[:, place], (1, 1))
+    span = slice(s * width, (s + 1) * width)
+    gate, slope = _gate(offset_scale, strip, bands[...])
+    product = _dot(_strip(weights, s, width), dy[:, span], (1, 1))
     product = product.reshape(x.shape)
-    # A slope of all features costs nothing where it scales the gate.
-    back = gate if how.u_slope is None else how.u_slope * gate
+    # A scale of all features costs nothing where it scales the gate.
+    back = gate if options.relu_scale is None else options.relu_scale * gate
     total = total + product * back[:, None, :]
     dz = jnp.sum(product * x, axis=1) * slope
     dstrips[s : s + 1, :] = jnp.sum(dz * bands[...], axis=0, keepdims=True)
     dband = dband + dz * strip
     scaled = _scaled(factor, gate, u.dtype)
-    if how.transposed:
-      dkernel[place, :] += _dot(dy[:, place].T, scaled, (1, 1))
+    if options.transposed:
+      dkernel[span, :] += _dot(dy[:, span].T, scaled, (1, 1))
     else:
-      dkernel[:, place] += _dot(scaled, dy[:, place], (1, 0))
-  if how.u_slope is not None:
+      dkernel[:, span] += _dot(scaled, dy[:, span], (1, 0))
+  if options.relu_scale is not None:
     total = jnp.where(x > 0, total, 0.0)
   du[...] = total.reshape(du.shape[::-1]).T.astype(du.dtype)
   dbands[...] = dband
 
 
 def _rows_gradients(
-  how,
-  form,
+  options,
+  offset_scale,
   u,
   dy,
   weights,
@@ -266,53 +272,53 @@ def _rows_gradients(
   dbands,
 ):
   _zero_at_first_tile(dkernel)
-  factor = _bands(dy, bands, how.bfloat16)
+  factor = _banded(dy, bands, options.bfloat16)
   x, dband = factor.astype(jnp.float32), 0.0
   width = u.shape[1] // strips.shape[0]
   for s in range(strips.shape[0]):
     strip = strips[s : s + 1, :]
-    place = slice(s * width, (s + 1) * width)
-    gate, slope = _gate(form, strip, bands[...])
-    product = _dot(_strip(weights, s, width), u[:, place], (1, 1))
+    span = slice(s * width, (s + 1) * width)
+    gate, slope = _gate(offset_scale, strip, bands[...])
+    product = _dot(_strip(weights, s, width), u[:, span], (1, 1))
     dz = jnp.sum(product.reshape(x.shape) * x, axis=1) * slope
     dstrips[s : s + 1, :] = jnp.sum(dz * bands[...], axis=0, keepdims=True)
     dband = dband + dz * strip
     scaled = _scaled(factor, gate, u.dtype)
-    if how.transposed:
-      dkernel[:, place] += _dot(scaled, u[:, place], (1, 0))
+    if options.transposed:
+      dkernel[:, span] += _dot(scaled, u[:, span], (1, 0))
     else:
-      dkernel[place, :] += _dot(u[:, place].T, scaled, (1, 1))
-    back = _dot(kernel[place, :], scaled, (1, 0))
-    if how.u_slope is not None:
-      part = u[:, place].astype(jnp.float32).T
-      back = relu_dropout.gradient(how.u_slope, part, back)
-    du[:, place] = back.astype(du.dtype).T
+      dkernel[span, :] += _dot(u[:, span].T, scaled, (1, 1))
+    back = _dot(kernel[span, :], scaled, (1, 0))
+    if options.relu_scale is not None:
+      u_strip = u[:, span].astype(jnp.float32).T
+      back = relu_dropout.gradient(options.relu_scale, u_strip, back)
+    du[:, span] = back.astype(du.dtype).T
   dbands[...] = dband
 
 
-def _gate(form, strip, bands):
+def _gate(offset_scale, strip, bands):
   """The gate [D, T] of one strip, and its derivative by strip * band."""
-  offset, scale = form[0], form[1]
+  offset, scale = offset_scale[0], offset_scale[1]
   tanh = jnp.tanh(0.5 * strip * bands)  # sigmoid(z) = (1 + tanh(z / 2)) / 2
   gate = (offset + 0.5 * scale) + (0.5 * scale) * tanh
   return gate, (0.25 * scale) * (1.0 - tanh * tanh)
 
 
-def _spread(bands):
-  """The shape [D, A / D, T] of features by band."""
+def _banded_shape(bands):
+  """Returns the shape [D, A / D, T] of features by band."""
   return bands.shape[0], -1, bands.shape[1]
 
 
-def _bands(x, bands, bfloat16):
-  """[T, A] -> [D, A / D, T], to be gated as it is or else in float32."""
+def _banded(x, bands, bfloat16):
+  """Turns [T, A] into [D, A / D, T], in float32 unless gated in bfloat16."""
   width = x.shape[1] // bands.shape[0]
   if not bfloat16 or width % tpu_plans.BFLOAT16_SUBLANES:
-    return x[...].astype(jnp.float32).T.reshape(_spread(bands))
-  return x[...].T.reshape(_spread(bands))
+    return x[...].astype(jnp.float32).T.reshape(_banded_shape(bands))
+  return x[...].T.reshape(_banded_shape(bands))
 
 
 def _scaled(x, gate, dtype):
-  """[D, A / D, T] times a gate [D, T] -> [A, T]."""
+  """Multiplies [D, A / D, T] by a gate [D, T]; returns [A, T]."""
   gate = gate.astype(x.dtype)
   return (x * gate[:, None, :]).reshape(-1, x.shape[-1]).astype(dtype)
 

@@ -24,7 +24,7 @@ LANES = 128
 # with large units needs more of them to fill the waits of its schedule.
 FORWARD_TILES = {128: (256, 128), 256: (512, 256, 128)}
 BACKWARD_TILES = (256, 128)
-MOST_PARTS = 64
+MOST_SHARDS = 64
 # From this generation on vector units multiply bfloat16 as it is, two numbers
 # at a time. A band whose features do not fill registers is slow to gate so.
 FIRST_BFLOAT16 = 6
@@ -55,7 +55,7 @@ FAST = 1.15  # times the cost of the same kernel with a single gate
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """What the plans need to know of a TPU.
+  """The properties of a TPU that plans depend on.
 
   Attributes:
     cores: tensor cores that share one kernel.
@@ -73,7 +73,7 @@ class Chip:
 
 
 def current_chip() -> Chip:
-  """The TPU that is computed on, or compiled for.
+  """Returns the TPU that is computed on, or compiled for.
 
   Raises:
     ValueError: it is no TPU, or one that this JAX does not know.
@@ -95,28 +95,28 @@ class Pass:
   Attributes:
     cut: the side of the weight that is cut into strips.
     tile: tokens per step, a multiple of 128.
-    parts: in how many parts the weight is visited, for each all tokens.
+    shards: shards that the weight is visited in, for each all tokens.
     vmem_limit: bytes of fast memory the kernel may use.
   """
 
   cut: Cut
   tile: int
-  parts: int
+  shards: int
   vmem_limit: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """How one gated matmul is done.
+  """How one gated matmul is computed.
 
   Attributes:
-    cores: tensor cores; they share the tokens or the parts of the weight.
+    cores: tensor cores; they split the tokens or the shards of the weight.
     unit: side of a matrix unit.
-    tokens: how many, after padding.
-    forward: y.
-    backward: the gradients.
-    bfloat16: gate bfloat16 activations in bfloat16.
-    interpret: run on a CPU, for tests.
+    tokens: number of tokens, after padding.
+    forward: the kernel of y.
+    backward: the kernel of the gradients.
+    bfloat16: whether bfloat16 activations are gated in bfloat16.
+    interpret: whether the kernels run on a CPU, for tests.
   """
 
   cores: int
@@ -130,7 +130,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """The part of a gated matmul that one device does.
+  """The shard of a gated matmul that one device computes.
 
   Attributes:
     tokens: rows times length.
@@ -149,7 +149,7 @@ class Sizes:
   itemsize: int
 
   def strips(self, cut: Cut) -> tuple[int, int, int]:
-    """How many strips, how wide, and the size of the side not cut."""
+    """Returns number and width of strips, and the size of the other side."""
     if cut == 'rows':
       return self.rows, self.k // self.rows, self.n
     return self.columns, self.n // self.columns, self.k
@@ -166,9 +166,9 @@ def make_plan(
 
   Args:
     chip: the TPU.
-    sizes: of one device.
-    cut: None takes the cheaper one, forward and backward.
-    interpret: see `Plan`.
+    sizes: what one device computes.
+    cut: the side to cut; None takes the cheaper one, forward and backward.
+    interpret: whether the kernels run on a CPU.
   """
   multiple = chip.cores * LANES
   padded = -(-sizes.tokens // multiple) * multiple
@@ -189,15 +189,15 @@ def make_plan(
 
 
 def refined(plan: Plan, rows: int, columns: int) -> tuple[int, int]:
-  """The next finer grid whose blocks each lie in one part of the weight."""
+  """Returns the next finer grid whose blocks each lie in one shard."""
   return (
-    math.lcm(rows, plan.backward.parts),
-    math.lcm(columns, plan.forward.parts),
+    math.lcm(rows, plan.backward.shards),
+    math.lcm(columns, plan.forward.shards),
   )
 
 
 def cost(chip: Chip, sizes: Sizes, direction: Direction, cut: Cut) -> float:
-  """Of one kernel, in plain matmuls at the chip's peak."""
+  """Returns one kernel's time in plain matmuls at the chip's peak."""
   count, width, narrow = sizes.strips(cut)
   partial = -(-width // chip.unit) * chip.unit / width
   # A strip fills the units where it is the left side of a product.
@@ -230,7 +230,7 @@ def _operations(chip, sizes, direction, cut):
 
 
 def total_cost(chip: Chip, sizes: Sizes) -> float:
-  """Forward and backward with the better cuts, over three plain matmuls."""
+  """Returns the time of forward and backward over three plain matmuls."""
   return sum(
     min(cost(chip, sizes, direction, cut) for cut in ('columns', 'rows')) / 3
     for direction in ('forward', 'backward')
@@ -238,7 +238,7 @@ def total_cost(chip: Chip, sizes: Sizes) -> float:
 
 
 def faster_neighbour(chip: Chip, sizes: Sizes) -> Sizes | None:
-  """The nearest fast grid to a slow one; None for a fast one."""
+  """Returns the nearest fast grid to a slow one; None for a fast one."""
 
   def on_grid(rows, columns):
     return dataclasses.replace(sizes, rows=rows, columns=columns)
@@ -262,7 +262,7 @@ def faster_neighbour(chip: Chip, sizes: Sizes) -> Sizes | None:
 
 @functools.cache
 def warn_if_slow(chip: Chip, sizes: Sizes) -> None:
-  """Says once that a grid is slow on this chip, and which near it is not."""
+  """Warns once that a grid is slow on this chip, and names a fast one."""
   other = faster_neighbour(chip, sizes)
   if other is not None:
     warnings.warn(
@@ -280,7 +280,7 @@ def _divisors(size: int) -> list[int]:
 
 
 def _cheapest_pass(chip, sizes, direction, cut):
-  """The cheaper cut's pass, or the other's where only that one fits."""
+  """Returns the cheaper cut's pass, or the other's if only that one fits."""
   cuts = (cut,) if cut else ('columns', 'rows')
   for choice in sorted(cuts, key=lambda c: cost(chip, sizes, direction, c)):
     fitting = _fitting_pass(chip, sizes, direction, choice)
@@ -290,19 +290,19 @@ def _cheapest_pass(chip, sizes, direction, cut):
 
 
 def _fitting_pass(chip, sizes, direction, cut):
-  """The pass with the fewest parts, then the best tile, that fits."""
+  """Returns the pass that fits, with the fewest shards and the best tile."""
   if direction == 'forward':
     divided, tiles = sizes.n, FORWARD_TILES[chip.unit]
   else:
     divided, tiles = sizes.k, BACKWARD_TILES
-  for parts in (2**i for i in range(MOST_PARTS.bit_length())):
-    if divided % parts or (parts > 1 and divided // parts % LANES):
+  for shards in (2**i for i in range(MOST_SHARDS.bit_length())):
+    if divided % shards or (shards > 1 and divided // shards % LANES):
       return None
     for tile in tiles:
-      needed = _bytes(sizes, direction, cut, tile, parts)
+      needed = _bytes(sizes, direction, cut, tile, shards)
       if sizes.tokens % tile == 0 and needed <= chip.vmem:
         margin = MANY_SPILLS_MARGIN if _spills_much(sizes, cut) else 1
-        return Pass(cut, tile, parts, min(chip.vmem, margin * needed))
+        return Pass(cut, tile, shards, min(chip.vmem, margin * needed))
   return None
 
 
@@ -311,12 +311,12 @@ def _spills_much(sizes, cut):
   return count > FEW_STRIPS or width % LANES != 0
 
 
-def _bytes(sizes, direction, cut, tile, parts):
-  """Of the blocks, the larger results and what is spilled of one step."""
+def _bytes(sizes, direction, cut, tile, shards):
+  """Returns the bytes of one step: blocks, larger results and spills."""
   _, width, _ = sizes.strips(cut)
   spills = MANY_SPILLS if _spills_much(sizes, cut) else SPILLS
   size, k, n = sizes.itemsize, sizes.k, sizes.n
-  k, n = (k, n / parts) if direction == 'forward' else (k / parts, n)
+  k, n = (k, n / shards) if direction == 'forward' else (k / shards, n)
   # Strips lie on whole registers; 4 bytes are a float32.
   striped = k * n * -(-width // LANES) * LANES / width
   spread = tile * (k if cut == 'columns' else n)

@@ -10,15 +10,15 @@
 
 The elementwise work per token is Gc * K numbers for columns and Gr * N for
 rows. The rows of a decoding step are so few that one batched matmul does all.
-Where caches are small, tokens are worked through in parts: then what the blocks
-add up stays in the cache.
+Where caches are small, the tokens are taken a chunk at a time, so that what
+the blocks add up stays in the cache.
 
-`WeightPerRow` and `OneWeight` gate W itself, where all tokens of a row, or of
-the batch, share their gate.
+`WeightPerRow` and `WeightPerBatch` gate W itself, where all tokens of a row,
+or of the batch, share their gate.
 
-A form's `spread` makes the gate factors from those per segment, `factor_spec`
-says how a mesh divides them, and `gradients` returns those of u, kernel, row
-and col. Gates are pairs (offset, scale).
+A form's `per_token` makes the gate factors of tokens from those of segments,
+`factor_spec` says how a mesh divides them, and `gradients` returns those of u,
+kernel, row and col. `offset_scale` are the two constants of the gate.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from hypergrid_jax.ops import relu_dropout, segments
 from hypergrid_jax.ops.matmul import matmul
 
 # Blocks up to this many are unrolled; more are scanned, which keeps compile
-# time flat and costs a copy of each block's part.
+# time flat and costs a copy of each block.
 UNROLLED_BLOCKS = 8
 
 # Up to this many tokens all blocks of rows are multiplied at once.
@@ -42,10 +42,10 @@ Cut = Literal['rows', 'columns']
 
 
 class Form:
-  """What the forms share."""
+  """What all forms of the gated matmul share."""
 
   def blocks(self, rows: int, columns: int) -> tuple[int, int]:
-    """The grid as the form wants it: this one or a finer one."""
+    """Returns the grid that the form computes on: this one or a finer one."""
     return rows, columns
 
   def reads_stacks(self, tokens: int) -> bool:
@@ -53,17 +53,28 @@ class Form:
     del tokens
     return False
 
-  def backward(self, u, kernel, row, col, gate, dy, layer=None, *, slope=None):
-    """Gradients of u, kernel, row and col.
+  def backward(
+    self,
+    u,
+    kernel,
+    row,
+    col,
+    offset_scale,
+    dy,
+    layer=None,
+    *,
+    relu_scale=None,
+  ):
+    """Returns the gradients of u, kernel, row and col.
 
-    With a layer u is its part of a given stack [N, B, L, K]; with a slope the
-    first gradient is of what u rectifies.
+    With a layer, u is a stack [N, B, L, K] of all layers' inputs. With
+    `relu_scale` the first gradient is that of the ReLU's input, see `Sharded`.
     """
     if layer is not None:
       u = jax.lax.dynamic_index_in_dim(u, layer, keepdims=False)
-    du, *others = self.gradients(u, kernel, row, col, gate, dy)
-    if slope is not None:
-      du = relu_dropout.gradient(slope, u, du)
+    du, *others = self.gradients(u, kernel, row, col, offset_scale, dy)
+    if relu_scale is not None:
+      du = relu_dropout.gradient(relu_scale, u, du)
     return du, *others
 
 
@@ -73,45 +84,45 @@ class BlockLoop(Form):
 
   Attributes:
     cut: the side.
-    at_once: tokens of a part; None takes all together. Parts are of equal
-      size, the largest up to this one; if that is less than half of it, all
-      tokens are taken together.
+    chunk: most tokens taken at once; None takes all together. Chunks are of
+      equal size, the largest up to this one; if that is less than half of it,
+      all tokens are taken together.
   """
 
   cut: Cut
-  at_once: int | None = None
+  chunk: int | None = None
 
-  def spread(self, factor, segment_ids):
-    """[#B, S, G] -> [B, L, G]."""
+  def per_token(self, factor, segment_ids):
+    """Gives every token its segment's factor: [#B, S, G] to [B, L, G]."""
     return segments.per_token(factor, segment_ids)
 
   def factor_spec(self, batch, grid):
-    """How the result of `spread` is divided."""
+    """Returns how the mesh divides the result of `per_token`."""
     return PartitionSpec(batch, None, grid)
 
-  def forward(self, u, kernel, row, col, gate):
-    """[B, L, N] in u's dtype."""
+  def forward(self, u, kernel, row, col, offset_scale):
+    """Returns the product [B, L, N] in u's dtype."""
     forward = _rows if self.cut == 'rows' else _columns
 
-    def one(_, part):
-      u, row, col = part
-      return None, forward(u, kernel, row, col, gate).astype(u.dtype)
+    def one_chunk(_, chunk):
+      u, row, col = chunk
+      return None, forward(u, kernel, row, col, offset_scale).astype(u.dtype)
 
-    _, y = jax.lax.scan(one, None, self._parts(u, row, col))
+    _, y = jax.lax.scan(one_chunk, None, self._chunks(u, row, col))
     return y.reshape(*u.shape[:2], -1)
 
-  def gradients(self, u, kernel, row, col, gate, dy):
-    """Gradients of u, kernel, row and col."""
+  def gradients(self, u, kernel, row, col, offset_scale, dy):
+    """Returns the gradients of u, kernel, row and col."""
     backward = _rows_backward if self.cut == 'rows' else _columns_backward
 
-    def one(dkernel, part):
-      u, row, col, dy = part
-      du, more, drow, dcol = backward(u, kernel, row, col, gate, dy)
+    def one_chunk(dkernel, chunk):
+      u, row, col, dy = chunk
+      du, more, drow, dcol = backward(u, kernel, row, col, offset_scale, dy)
       return dkernel + more, (du.astype(u.dtype), drow, dcol)
 
     start = jnp.zeros(kernel.shape, row.dtype)
     dkernel, (du, drow, dcol) = jax.lax.scan(
-      one, start, self._parts(u, row, col, dy)
+      one_chunk, start, self._chunks(u, row, col, dy)
     )
     return (
       du.reshape(u.shape),
@@ -120,10 +131,10 @@ class BlockLoop(Form):
       dcol.reshape(col.shape),
     )
 
-  def _parts(self, *arrays):
-    """[B, L, A] -> [parts, tokens, A]."""
+  def _chunks(self, *arrays):
+    """Reshapes [B, L, A] to [chunks, tokens, A]."""
     tokens = arrays[0].shape[0] * arrays[0].shape[1]
-    most = min(self.at_once or tokens, tokens)
+    most = min(self.chunk or tokens, tokens)
     size = max(n for n in range(1, most + 1) if tokens % n == 0)
     if 2 * size < most:
       size = tokens
@@ -134,32 +145,32 @@ class BlockLoop(Form):
 class WeightPerRow(Form):
   """Gates W for one row of the batch after the other; one segment per row."""
 
-  def spread(self, factor, segment_ids):
-    """[#B, 1, G] -> [B, G]."""
+  def per_token(self, factor, segment_ids):
+    """Gives every row its factor: [#B, 1, G] to [B, G]."""
     shape = segment_ids.shape[0], factor.shape[2]
     return jnp.broadcast_to(factor[:, 0], shape)
 
   def factor_spec(self, batch, grid):
-    """How the result of `spread` is divided."""
+    """Returns how the mesh divides the result of `per_token`."""
     return PartitionSpec(batch, grid)
 
-  def forward(self, u, kernel, row, col, gate):
-    """[B, L, N] in u's dtype."""
+  def forward(self, u, kernel, row, col, offset_scale):
+    """Returns the product [B, L, N] in u's dtype."""
 
-    def one(_, inputs):
+    def one_row(_, inputs):
       u, row, col = inputs
-      return None, matmul(u, _gated_weight(kernel, row, col, gate))
+      return None, matmul(u, _gated_weight(kernel, row, col, offset_scale))
 
-    return jax.lax.scan(one, None, (u, row, col))[1]
+    return jax.lax.scan(one_row, None, (u, row, col))[1]
 
-  def gradients(self, u, kernel, row, col, gate, dy):
-    """Gradients of u, kernel, row and col."""
+  def gradients(self, u, kernel, row, col, offset_scale, dy):
+    """Returns the gradients of u, kernel, row and col."""
 
-    def one(dkernel, inputs):
+    def one_row(dkernel, inputs):
       *arguments, dy = inputs
 
       def product(u, kernel, row, col):
-        return matmul(u, _gated_weight(kernel, row, col, gate))
+        return matmul(u, _gated_weight(kernel, row, col, offset_scale))
 
       u, row, col = arguments
       _, pull = jax.vjp(product, u, kernel, row, col)
@@ -167,37 +178,40 @@ class WeightPerRow(Form):
       return dkernel + more.astype(dkernel.dtype), (du, drow, dcol)
 
     start = jnp.zeros(kernel.shape, row.dtype)
-    dkernel, (du, drow, dcol) = jax.lax.scan(one, start, (u, row, col, dy))
+    dkernel, (du, drow, dcol) = jax.lax.scan(one_row, start, (u, row, col, dy))
     return du, dkernel, drow, dcol
 
 
 @dataclasses.dataclass(frozen=True)
-class OneWeight(Form):
+class WeightPerBatch(Form):
   """Gates W once, for the whole batch."""
 
-  def spread(self, factor, segment_ids):
-    """[1, 1, G] -> [G]."""
+  def per_token(self, factor, segment_ids):
+    """Drops the axes of rows and segments: [1, 1, G] to [G]."""
     del segment_ids
     return factor[0, 0]
 
   def factor_spec(self, batch, grid):
-    """How the result of `spread` is divided."""
+    """Returns how the mesh divides the result of `per_token`."""
     del batch
     return PartitionSpec(grid)
 
-  def forward(self, u, kernel, row, col, gate):
-    """[B, L, N] in u's dtype."""
-    return matmul(u, _gated_weight(kernel, row, col, gate))
+  def forward(self, u, kernel, row, col, offset_scale):
+    """Returns the product [B, L, N] in u's dtype."""
+    return matmul(u, _gated_weight(kernel, row, col, offset_scale))
 
-  def gradients(self, u, kernel, row, col, gate, dy):
-    """Gradients of u, kernel, row and col."""
-    _, pull = jax.vjp(lambda *x: self.forward(*x, gate), u, kernel, row, col)
-    return pull(dy)
+  def gradients(self, u, kernel, row, col, offset_scale, dy):
+    """Returns the gradients of u, kernel, row and col."""
+
+    def product(u, kernel, row, col):
+      return self.forward(u, kernel, row, col, offset_scale)
+
+    return jax.vjp(product, u, kernel, row, col)[1](dy)
 
 
-def _gated_weight(kernel, row, col, gate):
-  """[K, N] times a gate [Gr, Gc], each entry over its block."""
-  offset, scale = gate
+def _gated_weight(kernel, row, col, offset_scale):
+  """Multiplies [K, N] by a gate [Gr, Gc], each entry over its block."""
+  offset, scale = offset_scale
   blocks = kernel.astype(row.dtype).reshape(row.size, -1, kernel.shape[1])
   factor = offset + scale * jax.nn.sigmoid(row[:, None] * col[None, :])
   width = kernel.shape[1] // col.size
@@ -237,8 +251,8 @@ def _dot(a, b, contract, accumulate):
   return jax.lax.dot_general(a, b, dims, preferred_element_type=accumulate)
 
 
-def _columns(u, kernel, row, col, gate):
-  (offset, scale), count = gate, col.shape[1]
+def _columns(u, kernel, row, col, offset_scale):
+  (offset, scale), count = offset_scale, col.shape[1]
 
   def block(carry, inputs):
     weights, factor = inputs
@@ -249,8 +263,8 @@ def _columns(u, kernel, row, col, gate):
   return _join(_scan(block, None, (_split(kernel, count), col.T), count)[1])
 
 
-def _columns_backward(u, kernel, row, col, gate, dy):
-  (offset, scale), count, dtype = gate, col.shape[1], row.dtype
+def _columns_backward(u, kernel, row, col, offset_scale, dy):
+  (offset, scale), count, dtype = offset_scale, col.shape[1], row.dtype
 
   def block(carry, inputs):
     du, drow = carry
@@ -270,25 +284,25 @@ def _columns_backward(u, kernel, row, col, gate, dy):
   return du, _join(dkernel), drow, dcol.T
 
 
-def _rows(u, kernel, row, col, gate):
-  (offset, scale), count, n = gate, row.shape[1], kernel.shape[1]
+def _rows(u, kernel, row, col, offset_scale):
+  (offset, scale), count, n = offset_scale, row.shape[1], kernel.shape[1]
 
   def block(y, inputs):
-    part, weights, factor = inputs
+    u_block, weights, factor = inputs
     gate = offset + scale * jax.nn.sigmoid(factor[:, None] * col)
-    return y + _scaled(_dot(part, weights, (1, 0), row.dtype), gate), None
+    return y + _scaled(_dot(u_block, weights, (1, 0), row.dtype), gate), None
 
   if u.shape[0] <= FEW_TOKENS:
-    return _few_rows(u, kernel, row, col, gate)
+    return _few_rows(u, kernel, row, col, offset_scale)
   inputs = _split(u, count), kernel.reshape(count, -1, n), row.T
   start = jnp.zeros((u.shape[0], n), row.dtype)
   return _scan(block, start, inputs, count)[0]
 
 
-def _few_rows(u, kernel, row, col, gate):
-  offset, scale = gate
+def _few_rows(u, kernel, row, col, offset_scale):
+  offset, scale = offset_scale
   tokens, count = row.shape
-  parts = jax.lax.platform_dependent(
+  partial_sums = jax.lax.platform_dependent(
     u.reshape(tokens, count, -1),
     kernel.reshape(count, -1, kernel.shape[1]),
     # XLA has no batched product of bfloat16 into float32 for CPUs.
@@ -298,7 +312,7 @@ def _few_rows(u, kernel, row, col, gate):
     default=lambda u, kernel: _batched(u, kernel, row.dtype),
   )
   gate = offset + scale * jax.nn.sigmoid(row.T[:, :, None] * col[None])
-  scaled = parts.reshape(*gate.shape, -1) * gate[:, :, :, None]
+  scaled = partial_sums.reshape(*gate.shape, -1) * gate[:, :, :, None]
   return jnp.sum(scaled, axis=0).reshape(tokens, -1)
 
 
@@ -309,21 +323,21 @@ def _batched(u, kernel, accumulate):
   )
 
 
-def _rows_backward(u, kernel, row, col, gate, dy):
-  (offset, scale), dtype = gate, row.dtype
+def _rows_backward(u, kernel, row, col, offset_scale, dy):
+  (offset, scale), dtype = offset_scale, row.dtype
   count, n = row.shape[1], kernel.shape[1]
   dy_blocks = _blocks(dy.astype(dtype), col)
 
   def block(dcol, inputs):
-    part, weights, factor = inputs
+    u_block, weights, factor = inputs
     sigmoid = jax.nn.sigmoid(factor[:, None] * col)
     gate = offset + scale * sigmoid
-    product = _dot(part, weights, (1, 0), dtype)
+    product = _dot(u_block, weights, (1, 0), dtype)
     dgate = jnp.sum(_blocks(product, gate) * dy_blocks, axis=2)
     dz = dgate * scale * sigmoid * (1 - sigmoid)
     scaled = _scaled(dy, gate).astype(u.dtype)
     du = _dot(scaled, weights, (1, 1), dtype)
-    dweights = _dot(part, scaled, (0, 0), dtype)
+    dweights = _dot(u_block, scaled, (0, 0), dtype)
     return dcol + dz * factor[:, None], (du, dweights, jnp.sum(dz * col, 1))
 
   inputs = _split(u, count), kernel.reshape(count, -1, n), row.T

@@ -94,10 +94,11 @@ def _feed_forward(
   cond = stack.condition(extension.ConditionInputs(task_ids, segments, **read))
   graph, stacked = nnx.split(stack.layers)
   one, per_layer = jax.tree.map(
-    lambda leaf: leaf[layer], (stacked, cond.per_layer)
+    lambda leaf: leaf[layer], (stacked, extension.per_layer(cond))
   )
   block = nnx.merge(graph, one).feed_forward
-  return block(x, extension.layer_slice(cond, per_layer), segments)
+  seen = extension.by_point(extension.of_layer(cond, per_layer), stack.owners)
+  return block(x, seen['feed_forward'], segments)
 
 
 def state_of(method, params, stack, x, encoded, b, segment):
@@ -254,5 +255,5 @@ def test_combining_keeps_every_methods_points():
   both = extension.combine(hypergrid=hypergrid, norm=norm)
   assert both.norm is norm.norm
   assert both.feed_forward is hypergrid.feed_forward
-  assert both.condition is hypergrid.condition
+  assert both.conditions == {'hypergrid': hypergrid.condition}
   assert both.after_embed is extension.identity

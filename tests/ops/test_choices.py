@@ -1,7 +1,6 @@
 """Which form runs where, and what is refused."""
 
 import dataclasses
-import json
 
 import jax
 import jaxtyping
@@ -9,7 +8,7 @@ import pytest
 
 from hypergrid_jax import errors
 from hypergrid_jax.ops import choices, tpu_form, tpu_plans
-from hypergrid_jax.ops.xla_forms import BlockLoop, OneWeight, WeightPerRow
+from hypergrid_jax.ops.xla_forms import BlockLoop, WeightPerBatch, WeightPerRow
 from hypergrid_jax.parallel import current_mesh
 
 PROBLEM = choices.Problem(
@@ -26,29 +25,6 @@ PROBLEM = choices.Problem(
 
 def problem(**changes):
   return dataclasses.replace(PROBLEM, **changes)
-
-
-@pytest.fixture(autouse=True)
-def measured(monkeypatch, tmp_path):
-  """A table of a CPU with two shapes for each kind of gates."""
-  rows = [
-    {'gates': 'segment', 'batch': 8, 'length': 8, 'form': 'loop'},
-    {
-      'gates': 'segment',
-      'batch': 8,
-      'length': 1024,
-      'form': 'loop',
-      'at_once': 256,
-    },
-    {'gates': 'row', 'batch': 8, 'length': 100, 'form': 'weight'},
-    {'gates': 'row', 'batch': 8, 'length': 20, 'form': 'loop', 'at_once': 64},
-  ]
-  path = tmp_path / 'choices.json'
-  path.write_text(json.dumps({'cpu': rows}))
-  monkeypatch.setattr(choices, 'TABLE', path)
-  choices.table.cache_clear()
-  yield
-  choices.table.cache_clear()
 
 
 @pytest.fixture
@@ -76,24 +52,24 @@ def test_without_a_tpu_the_side_with_less_elementwise_work_is_cut(
   assert choices.choose(asked, 'auto').cut == cut
 
 
-def test_the_nearest_measured_shape_decides():
-  # Of its length, on a logarithmic scale: 8 and 1024 meet at 90.
-  assert choices.choose(problem(length=512), 'auto') == BlockLoop('rows', 256)
-  assert choices.choose(problem(length=50), 'auto') == BlockLoop('rows')
-  assert choices.choose(problem(gates='row'), 'auto') == WeightPerRow()
-  short = problem(gates='row', length=16)
-  assert choices.choose(short, 'xla') == BlockLoop('rows', 64)
-  many = problem(gates='row', length=20, batch=256)  # as many as 51 of 100
-  assert choices.choose(many, 'xla') == BlockLoop('rows', 64)
-  cut = choices.choose(problem(gates='row'), 'auto', cut='columns')
-  assert cut == BlockLoop('columns')
-  assert choices.choose(problem(gates='one'), 'xla') == OneWeight()
+def test_on_a_cpu_long_rows_with_one_gate_have_a_weight_each():
+  loop = BlockLoop('rows', choices.CPU_CHUNK)
+  assert choices.choose(PROBLEM, 'auto') == loop
+  assert choices.choose(problem(length=512), 'auto') == loop
+  assert choices.choose(problem(gates='row'), 'auto') == loop
+  long_row = problem(gates='row', length=choices.CPU_LONG_ROW)
+  assert choices.choose(long_row, 'xla') == WeightPerRow()
+  cut = choices.choose(long_row, 'auto', cut='columns')
+  assert cut == BlockLoop('columns', choices.CPU_CHUNK)
+  assert choices.choose(problem(gates='batch'), 'xla') == WeightPerBatch()
 
 
-def test_where_nothing_was_measured_all_tokens_are_taken_at_once(monkeypatch):
+def test_elsewhere_all_tokens_are_taken_at_once(monkeypatch):
   monkeypatch.setattr(current_mesh, 'platform', lambda: 'gpu')
   assert choices.choose(problem(length=1024), 'auto') == BlockLoop('rows')
-  assert choices.choose(problem(gates='row'), 'auto') == BlockLoop('rows')
+  assert choices.choose(problem(length=512, gates='row'), 'auto') == BlockLoop(
+    'rows'
+  )
 
 
 def test_a_tpu_runs_the_kernels_where_they_pay(tpu):
@@ -102,7 +78,7 @@ def test_a_tpu_runs_the_kernels_where_they_pay(tpu):
   assert form.plan.tokens == 8 * 128
   assert choices.choose(problem(gates='row'), 'auto') == form
   assert choices.choose(problem(batch=3), 'auto') == BlockLoop('rows')
-  assert choices.choose(problem(gates='one'), 'auto') == OneWeight()
+  assert choices.choose(problem(gates='batch'), 'auto') == WeightPerBatch()
   assert choices.choose(PROBLEM, 'xla') == BlockLoop('rows')
   assert choices.choose(problem(dtype='float64'), 'auto') == BlockLoop('rows')
 

@@ -159,7 +159,7 @@ def test_gates_of_whole_rows_equal_the_dense_gate(x64, length, row_shape):
   ],
   ids=['blocks', 'weight per row', 'one weight', 'columns', 'rows', 'dense'],
 )
-def test_a_rectifier_is_relu_and_dropout_before(length, row_shape, function):
+def test_relu_and_dropout_come_before_the_product(length, row_shape, function):
   *inputs, ids, dy = dense.case(
     (3, length, row_shape[1], 24, 16, 4, 2),
     row_shape=row_shape,
@@ -167,10 +167,10 @@ def test_a_rectifier_is_relu_and_dropout_before(length, row_shape, function):
     dtype=np.float32,
   )
   keep = np.random.default_rng(1).random((3, 1, 24)) < 0.7
-  rectifier = relu_dropout.Rectifier(jnp.asarray(keep), 1.5)
 
-  def rectified(*arguments, **options):
-    return function(*arguments, rectifier=rectifier, **options)
+  def with_relu_dropout(x, *arguments, **options):
+    step = relu_dropout.ReluDropout(x, jnp.asarray(keep), 1.5)
+    return function(step, *arguments, **options)
 
   through = keep & (inputs[0] > 0)
   u = np.where(through, 1.5 * np.float64(inputs[0]), 0)
@@ -180,7 +180,7 @@ def test_a_rectifier_is_relu_and_dropout_before(length, row_shape, function):
   actual = value_and_gradients(
     *(*inputs, ids, dy.astype(np.float32)),
     form=FORMS['plain'],
-    function=rectified,
+    function=with_relu_dropout,
   )
   close = tolerances.ONE_MATMUL[np.dtype(np.float32)]
   dense.assert_close(actual, desired, close)

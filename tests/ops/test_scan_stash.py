@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax.model import stack as stack_lib
-from hypergrid_jax.ops import gated_matmul, partitions, relu_dropout, scan_stash
+from hypergrid_jax.ops import gated_matmul, relu_dropout, scan_stash, sharded
 from tests import jaxprs, tolerances
 
 LAYERS, ROWS, D, F = 4, 5, 3, 6
@@ -48,11 +48,11 @@ cubes.defvjp(
 
 
 def product(u, kernel):
-  place = scan_stash.place(u.shape, u.dtype)
-  if place is None:
+  slot = scan_stash.slot(u.shape, u.dtype)
+  if slot is None:
     return plain_product(u, kernel)
-  y, stack = cubes(u, kernel, (place.stack, place.layer))
-  return place.fill(stack, y)
+  y, stack = cubes(u, kernel, (slot.stack, slot.layer))
+  return slot.fill(stack, y)
 
 
 def plain_product(u, kernel):
@@ -130,18 +130,18 @@ def test_nothing_is_kept_twice(in_use, wrap):
   assert not [shape for shape in kept if shape[:2] == (LAYERS, LAYERS)]
 
 
-def test_elsewhere_there_is_no_place(monkeypatch):
-  given = []
+def test_elsewhere_there_is_no_slot(monkeypatch):
+  slots = []
 
   def body(x, layer):
-    given.append(scan_stash.place(x.shape, x.dtype))
+    slots.append(scan_stash.slot(x.shape, x.dtype))
     return x + layer, None
 
-  assert scan_stash.place((2, 3), np.float32) is None
+  assert scan_stash.slot((2, 3), np.float32) is None
   monkeypatch.setattr(scan_stash, 'PLATFORMS', ('tpu',))
   scan_stash.scan(body, np.zeros(3), np.ones((LAYERS, 3)))
-  assert given
-  assert set(given) == {None}
+  assert slots
+  assert set(slots) == {None}
 
 
 MESHES = {'one device': (1, 1), 'inputs': (2, 4), 'data': (4, 1)}
@@ -168,15 +168,14 @@ def test_kernels_find_their_layer_in_the_stack(monkeypatch, mesh):
   def body(x, layer):
     up, *others = layer
     return x + 0.1 * gated_matmul.gated_matmul(
-      x @ up,
+      relu_dropout.ReluDropout(x @ up, jnp.asarray(keep), 1.25),
       *others,
       jnp.asarray(ids, jnp.int32),
       scale=1.0,
       offset=0.5,
       implementation='pallas',
       interpret=True,
-      partition=partitions.Partition('data', 'model'),
-      rectifier=relu_dropout.Rectifier(jnp.asarray(keep), 1.25),
+      partition=sharded.Partition('data', 'model'),
     ), None
 
   def run(x, *layers):
@@ -195,10 +194,10 @@ def test_kernels_find_their_layer_in_the_stack(monkeypatch, mesh):
       return jax.jit(lambda *a: run(*a))(x, up, kernel, row, col)
 
   desired = on_mesh((1, 1))
-  places = []
-  give = scan_stash.place
+  slots = []
+  slot = scan_stash.slot
   monkeypatch.setattr(
-    scan_stash, 'place', lambda *a: places.append(give(*a)) or places[-1]
+    scan_stash, 'slot', lambda *a: slots.append(slot(*a)) or slots[-1]
   )
   monkeypatch.setattr(scan_stash, 'PLATFORMS', ('cpu',))
   jax.tree.map(
@@ -208,4 +207,4 @@ def test_kernels_find_their_layer_in_the_stack(monkeypatch, mesh):
     on_mesh(MESHES[mesh]),
     desired,
   )
-  assert places[-1] is not None
+  assert slots[-1] is not None

@@ -9,7 +9,7 @@ import pytest
 
 from hypergrid_jax.ops import relu_dropout, scan_stash
 from hypergrid_jax.ops.gated_matmul import gated_matmul
-from hypergrid_jax.ops.partitions import Partition
+from hypergrid_jax.ops.sharded import Partition
 from hypergrid_jax.precompiling import topologies as slices
 
 # Four devices each, as data x model, and where the weight lies: fully sharded
@@ -47,7 +47,7 @@ def compiled(name, sizes, kernel_axes, dtype):
   def run(x, keep, kernel, row, col, ids, dy):
     y, pull = jax.vjp(
       lambda x, kernel, row, col: gated_matmul(
-        x,
+        relu_dropout.ReluDropout(x, keep, 1.25),
         kernel,
         row,
         col,
@@ -56,7 +56,6 @@ def compiled(name, sizes, kernel_axes, dtype):
         offset=0.0,
         implementation='pallas',
         partition=Partition('data', 'model'),
-        rectifier=relu_dropout.Rectifier(keep, 1.25),
       ),
       *(x, kernel, row, col),
     )
@@ -100,14 +99,13 @@ def test_the_backward_kernel_reads_its_layer_in_the_stack():
     def body(x, layer):
       up, *others = layer
       return x + gated_matmul(
-        x @ up,
+        relu_dropout.ReluDropout(x @ up, None, 1.25),
         *others,
         ids,
         scale=2.0,
         offset=0.0,
         implementation='pallas',
         partition=Partition('data', 'model'),
-        rectifier=relu_dropout.Rectifier(None, 1.25),
       ), None
 
     y, pull = jax.vjp(lambda *a: scan_stash.scan(body, *a)[0], x, weights)

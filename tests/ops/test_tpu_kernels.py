@@ -44,11 +44,11 @@ def case(shape, dtype):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def run(plan, arguments, dy, u_slope=None):
+def run(plan, arguments, dy, relu_scale=None):
   form = jnp.array(FORM, jnp.float32)
   return (
     tpu_kernels.forward(plan, *arguments, form),
-    *tpu_kernels.backward(plan, *arguments, form, dy, u_slope=u_slope),
+    *tpu_kernels.backward(plan, *arguments, form, dy, relu_scale=relu_scale),
   )
 
 

@@ -23,7 +23,7 @@ def sized(sizes=WO, **changes):
 
 def cuts_and_tiles(plan):
   return [
-    (visit.cut, visit.tile, visit.parts)
+    (visit.cut, visit.tile, visit.shards)
     for visit in (plan.forward, plan.backward)
   ]
 

@@ -15,7 +15,7 @@ SHAPE = (3, 14, 4, 15, 8, 5, 2)
 
 @pytest.mark.parametrize('cut', ['rows', 'columns'])
 @pytest.mark.parametrize(
-  ('at_once', 'parts'),
+  ('chunk', 'chunks'),
   [
     (7, 6),
     (20, 3),  # the largest part up to 20 that divides 42 is 14
@@ -24,8 +24,8 @@ SHAPE = (3, 14, 4, 15, 8, 5, 2)
     (100, 1),
   ],
 )
-def test_parts_equal_dense_gates(x64, monkeypatch, cut, at_once, parts):
-  form = xla_forms.BlockLoop(cut, at_once)
+def test_chunks_equal_dense_gates(x64, monkeypatch, cut, chunk, chunks):
+  form = xla_forms.BlockLoop(cut, chunk)
   monkeypatch.setattr(choices, 'choose', lambda *args, **options: form)
   *arguments, ids, dy = dense.case(SHAPE)
   offset, scale = dense.FORMS['residual']
@@ -44,10 +44,10 @@ def test_parts_equal_dense_gates(x64, monkeypatch, cut, at_once, parts):
   desired = dense.value_and_gradients(*arguments, ids, dy, offset, scale)
   close = tolerances.ONE_MATMUL[np.dtype(np.float64)]
   dense.assert_close(value_and_gradients(*arguments), desired, close)
-  (u,) = form._parts(arguments[0])
-  assert u.shape == (parts, 42 // parts, 15)
+  (u,) = form._chunks(arguments[0])
+  assert u.shape == (chunks, 42 // chunks, 15)
 
 
 def test_tokens_that_divide_badly_are_taken_together():
-  (u,) = xla_forms.BlockLoop('rows', 10)._parts(np.zeros((1, 13, 3)))
+  (u,) = xla_forms.BlockLoop('rows', 10)._chunks(np.zeros((1, 13, 3)))
   assert u.shape == (1, 13, 3)

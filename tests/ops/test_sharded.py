@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax.ops.gated_matmul import gated_matmul
-from hypergrid_jax.ops.partitions import Partition
+from hypergrid_jax.ops.sharded import Partition
 from tests import tolerances
 from tests.ops import dense
 
@@ -90,10 +90,10 @@ def test_a_mesh_changes_nothing(implementation, mesh):
   )
 
 
-@pytest.mark.parametrize('gates', ['row', 'one'])
+@pytest.mark.parametrize('gates', ['row', 'batch'])
 def test_a_mesh_changes_nothing_where_weights_are_gated(gates):
   shape = (4, 64, 1, 48, 24, 6, 3)
-  few = {'row_shape': (1, 1), 'col_shape': (1, 1)} if gates == 'one' else {}
+  few = {'row_shape': (1, 1), 'col_shape': (1, 1)} if gates == 'batch' else {}
   *inputs, ids, dy = dense.case(shape, dtype=np.float32, **few)
   exact = [np.float64(x) for x in inputs]
   desired = dense.value_and_gradients(*exact, ids, dy, *FORM)

@@ -1,9 +1,10 @@
-"""The gated matmul on a mesh: each device does its part, sums cross devices.
+"""The gated matmul on a mesh: each device computes its shard.
 
 The compiler could divide the plain operations by itself, but not a Pallas
 kernel, and it would gather what the loops over blocks slice. So each device
-runs the whole form on its own part: its rows of the batch, and its part of K
-or N with the blocks of the grid that lie there.
+runs the whole computation on its own shard: its rows of the batch, and its
+shard of K or N with the blocks of the grid that lie there. Sums over a divided
+side go over the devices.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ class Partition:
   outputs: MeshAxes = None
 
   def on_current_mesh(self, batch: int, k: int, n: int) -> 'Partition':
-    """Only what the current mesh has and divides."""
+    """Returns the axes that the current mesh has and that divide the sizes."""
     return Partition(
       current_mesh.dividing(self.batch, batch),
       current_mesh.dividing(self.inputs, k),
@@ -46,39 +47,41 @@ WHOLE = Partition()
 
 
 @dataclasses.dataclass(frozen=True)
-class Divided:
-  """A form run on every device's part.
+class Sharded:
+  """A form that runs on every device's shard.
 
   Attributes:
-    form: how one device does its part.
-    axes: the axes in use.
-    slope: None, or u is `rectifying.value(slope, x, keep)`, and the gradient of
-      x is what is asked for.
+    form: how one device computes its shard.
+    axes: the mesh axes in use.
+    relu_scale: None, or u is `relu_dropout.value(relu_scale, x, keep)` and
+      `backward` returns the gradient of x in place of u's.
   """
 
   form: Any
   axes: Partition
-  slope: float | None = None
+  relu_scale: float | None = None
 
-  def forward(self, u, kernel, row, col, gate):
-    """The product, of all devices."""
+  def forward(self, u, kernel, row, col, offset_scale):
+    """Returns the product over all devices."""
 
     def local(*arguments):
       return _sum(self.form.forward(*arguments), self.axes.inputs)
 
     return self._run(local, self._arguments, self._result)(
-      u, kernel, row, col, gate
+      u, kernel, row, col, offset_scale
     )
 
-  def backward(self, u, kernel, row, col, gate, dy, layer=None):
-    """Gradients of u, or of x, and of kernel, row and col, of all devices.
+  def backward(self, u, kernel, row, col, offset_scale, dy, layer=None):
+    """Returns the gradients of u (or x), kernel, row and col.
 
-    With a layer u is its part of a given stack [N, B, L, K].
+    With a layer, u is a stack [N, B, L, K] of all layers' inputs.
     """
     batch, inputs, outputs = dataclasses.astuple(self.axes)
 
     def local(*arguments):
-      du, dkernel, drow, dcol = self.form.backward(*arguments, slope=self.slope)
+      du, dkernel, drow, dcol = self.form.backward(
+        *arguments, relu_scale=self.relu_scale
+      )
       dkernel = dkernel.astype(kernel.dtype)  # fewer bytes to send
       return (
         _sum(du, outputs),
@@ -87,12 +90,12 @@ class Divided:
         _sum(dcol, inputs),
       )
 
-    of_u, *others = self._arguments
+    u_spec, *others = self._arguments
     if layer is not None:
-      of_u = PartitionSpec(None, *of_u)
-    specs = (of_u, *others, self._result, PartitionSpec())
+      u_spec = PartitionSpec(None, *u_spec)
+    specs = (u_spec, *others, self._result, PartitionSpec())
     return self._run(local, specs, self._arguments[:4])(
-      u, kernel, row, col, gate, dy, layer
+      u, kernel, row, col, offset_scale, dy, layer
     )
 
   @property
