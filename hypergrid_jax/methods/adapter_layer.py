@@ -1,7 +1,7 @@
 """The adapter: a bottleneck with its own skip and its own LayerNorm.
 
-Karimi Mahabadi et al. 2021 (arXiv:2106.04489), section 2.2. What trains its
-weights is up to a method: they are parameters, or the output of a generator.
+Karimi Mahabadi et al. 2021 (arXiv:2106.04489), section 2.2. A method
+either trains its weights as parameters or generates them.
 """
 
 import dataclasses
@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 
 from hypergrid_jax import errors
 
-EPSILON = 1e-5  # of the LayerNorm, the authors' and PyTorch's default
-STDDEV = 0.01  # of every initial weight around an adapter
+EPSILON = 1e-5  # the LayerNorm's, the authors' and PyTorch's default
+STDDEV = 0.01  # standard deviation of an adapter's initial weights
 
 
 @jax.tree_util.register_dataclass
@@ -46,7 +46,7 @@ NORM = ('norm_scale', 'norm_bias')
 
 
 def weight_shapes(d_model: int, bottleneck: int) -> dict[str, dict[str, int]]:
-  """Size by logical axis of every weight of one adapter."""
+  """Returns the size by logical axis of every weight of one adapter."""
   wide, narrow = {'embed': d_model}, {'bottleneck': bottleneck}
   return {
     'down': wide | narrow,
@@ -59,12 +59,12 @@ def weight_shapes(d_model: int, bottleneck: int) -> dict[str, dict[str, int]]:
 
 
 def width(owner: str, d_model: int, reduction_factor: int) -> int:
-  """R = d_model // reduction_factor, as in the authors' code.
+  """Returns R = d_model // reduction_factor, as in the authors' code.
 
   Args:
     owner: name of the method, for the message.
     d_model: width of the model.
-    reduction_factor: how much narrower the adapter is.
+    reduction_factor: how much narrower the adapter is than the model.
 
   Raises:
     UserError: nothing is left.
@@ -79,7 +79,7 @@ def width(owner: str, d_model: int, reduction_factor: int) -> int:
 
 
 def of_rows(weights: Any, rows: Array) -> Any:
-  """Takes every row's own entry [B, ...] from leaves [G, ...].
+  """Gathers every row's own entry [B, ...] from leaves [G, ...].
 
   Args:
     weights: any pytree of arrays.
@@ -100,7 +100,7 @@ def apply_adapter(
 
   Args:
     y: output of a sub-layer, before dropout and the residual add.
-    weights: of B adapters, one for each row, or of one for all rows.
+    weights: B adapters, one for each row, or one for all rows.
 
   Returns:
     An array like y; equal to it when norm_scale and norm_bias are zero.

@@ -3,7 +3,7 @@
 Houlsby et al. 2019 (arXiv:1902.00751), placed and computed as by Karimi
 Mahabadi et al. 2021 (arXiv:2106.04489): after self-attention and after the
 feed-forward of every layer of both stacks, never after cross-attention. See
-`bottleneck.apply_adapter`.
+`adapter_layer.apply_adapter`.
 
   per_task      every task has its own adapters
   shared_norm   the paper's adapters with a dagger: every task has its own two
@@ -60,7 +60,7 @@ class Adapters:
     )
 
   def extension_points(self) -> extension.ExtensionPoints:
-    """The points of T5 this method replaces."""
+    """Returns the points of T5 that this method replaces."""
 
     def adapter(site, *, rngs):
       return Adapter(self, site, rngs=rngs)
@@ -71,13 +71,13 @@ class Adapters:
 
 
 def task_ids(site: extension.Site, *, rngs: nnx.Rngs):
-  """The layers are conditioned on the rows' task ids themselves."""
+  """Builds the condition: the rows' task ids themselves."""
   del site, rngs
   return lambda inputs: types.Conditioning(shared=inputs.task_ids)
 
 
 class Adapter(nnx.Module):
-  """The adapters of all tasks at one place of a layer.
+  """The adapters of all tasks behind one sub-layer.
 
   Weights are normal(0, 0.01^2), biases 0, the LayerNorm starts at (1, 0).
   """

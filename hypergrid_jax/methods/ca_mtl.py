@@ -3,7 +3,7 @@
 Pilault, El hattami, Pal: Conditionally Adaptive Multi-Task Learning, ICLR 2021
 (arXiv:2009.09139), with T5 in the place of BERT. Every task has a trained
 vector z; z' = W z + b. FiLM maps a vector to gamma and beta per feature and x
-to (1 + gamma) x + beta. Four parts, each of which can be switched off:
+to (1 + gamma) x + beta. Four components, each of which can be switched off:
 
   alignment   x <- FiLM(z) on the embedded tokens
   attention   a bias M(z') on the self-attention logits of every layer, the same
@@ -15,17 +15,18 @@ to (1 + gamma) x + beta. Four parts, each of which can be switched off:
               side path with one rung per layer, s <- bottleneck(x + s), added
               after the last layer ('ladder', the paper's large model)
 
-Everything starts as exactly the plain T5: what makes gamma and beta, the blocks
-and `up` start at zero, all other matrices at normal(0, 0.02^2), as in BERT.
+The model starts as exactly the plain T5: the weights of gamma and beta, the
+blocks and `up` start at zero, all other matrices at normal(0, 0.02^2), as in
+BERT.
 
 Where T5 asks for something else than the authors' BERT: the norms before the
 sublayers are conditioned, not those after them; they have no bias; RMS, which
 has no scale of its own because FiLM has one, is there because T5 norms before
 a sublayer and not after it; the top layer keeps its pre-trained weights, and
-what the bottleneck makes is added to the encoder's output instead of replacing
-it; FiLM starts at zero, not at random. The logits of T5's attention are not
-divided by sqrt(d_kv), and M is added as it is. Positions count within the
-example, so packing changes nothing. The decoder, where the originals have a
+the bottleneck's output is added to the encoder's instead of replacing it; FiLM
+starts at zero, not at random. The logits of T5's attention are not divided by
+sqrt(d_kv), and M is added as it is. Positions count within the example, so
+packing changes nothing. The decoder, where the originals have a
 head per task, is plain unless asked otherwise.
 """
 
@@ -42,7 +43,7 @@ from hypergrid_jax.model import conditioning, extension, layers
 from hypergrid_jax.ops import block_diagonal
 
 Attention = Literal['window', 'shared_block']
-BottleneckPlace = Literal['top', 'ladder']
+BottleneckPosition = Literal['top', 'ladder']
 Activation = Literal['linear', 'gelu']
 
 _NOT_PLAIN = {
@@ -50,7 +51,7 @@ _NOT_PLAIN = {
   'attention': 'T5 has no bias on attention by position and task',
   'bottleneck': 'T5 has no layer there',
 }
-STDDEV = 0.02  # BERT's, of every matrix that does not start at zero
+STDDEV = 0.02  # BERT's, for every matrix that does not start at zero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ class CAMTL:
     attention: 'window' has a row of parameters for every position, as the
       paper; 'shared_block' repeats one block for examples of any length; None
       leaves attention plain.
-    window: tokens of a block. The paper cuts d_model features into
+    window: tokens per block. The paper cuts d_model features into
       d_model // 128 blocks of a 128-token input: 22 for base, 16 for large.
     max_length: with 'window', positions that have parameters; a run whose
       examples may be longer is refused. The paper's is 128, T5's lengths need
@@ -70,16 +71,17 @@ class CAMTL:
     attention_per_head: learn the blocks for each head; gamma and beta stay
       shared.
     norm: condition the norms before self-attention and feed-forward.
-    norm_layers: of which layers: 'upper_half', as the paper, 'all', or layer
-      numbers from 0.
+    norm_layers: the layers with conditioned norms: 'upper_half', as in the
+      paper, 'all', or layer numbers from 0.
     final_norm: condition the encoder's final norm too.
     bottleneck: 'top', 'ladder', or None for none.
     bottleneck_width: None is d_model // 3.
-    bottleneck_activation: between down and up; the authors have none, that is
-      'linear'.
+    bottleneck_activation: the function between down and up; 'linear' is the
+      authors' choice of none.
     decoder_alignment: condition the decoder's embedded tokens too.
-    decoder_norm: condition the decoder's norms too, of the same layers and
-      likewise the final one. A conditioned decoder has task vectors of its own.
+    decoder_norm: condition the decoder's norms too, in the same layers, and
+      its final norm if the encoder's is. A conditioned decoder has task
+      vectors of its own.
   """
 
   alignment: bool = True
@@ -90,7 +92,7 @@ class CAMTL:
   norm: bool = True
   norm_layers: conditioning.Layers = 'upper_half'
   final_norm: bool = False
-  bottleneck: BottleneckPlace | None = 'top'
+  bottleneck: BottleneckPosition | None = 'top'
   bottleneck_width: int | None = None
   bottleneck_activation: Activation = 'linear'
   decoder_alignment: bool = False
@@ -99,7 +101,7 @@ class CAMTL:
   def __post_init__(self):
     for name, choices in (
       ('attention', (*get_args(Attention), None)),
-      ('bottleneck', (*get_args(BottleneckPlace), None)),
+      ('bottleneck', (*get_args(BottleneckPosition), None)),
       ('bottleneck_activation', get_args(Activation)),
     ):
       errors.check_choice(f'CAMTL.{name}', getattr(self, name), choices)
@@ -120,15 +122,15 @@ class CAMTL:
         raise errors.UserError(
           f'CAMTL.{name} is True, but CAMTL.{needed} is off.'
         )
-    parts = ('alignment', 'attention', 'norm', 'bottleneck')
-    if not any(getattr(self, name) for name in parts):
+    components = ('alignment', 'attention', 'norm', 'bottleneck')
+    if not any(getattr(self, name) for name in components):
       raise errors.UserError(
-        f'CAMTL.{", CAMTL.".join(parts)} are all off: nothing would be'
+        f'CAMTL.{", CAMTL.".join(components)} are all off: nothing would be'
         ' conditioned. For a plain T5 set run.method = None.'
       )
 
   def extension_points(self) -> extension.ExtensionPoints:
-    """The points of T5 this method replaces."""
+    """Returns the points of T5 that this method replaces."""
     factories = {'condition': self._condition}
     if self.alignment:
       factories['after_embed'] = self._after_embed
@@ -148,9 +150,9 @@ class CAMTL:
     """Makes one task's norms plain ones; see `folding`.
 
     Raises:
-      UserError: another part than the norms is conditioned.
+      UserError: another component than the norms is conditioned.
     """
-    folding.refuse_parts(self, 'CAMTL', _NOT_PLAIN)
+    folding.refuse_components(self, _NOT_PLAIN)
     folded = folding.without_conditions(params)
     for stack in folding.STACKS:
       norms = [f'{position}_norm' for position in self.norm_positions(stack)]
@@ -161,7 +163,7 @@ class CAMTL:
     return folded
 
   def norm_positions(self, stack: str) -> tuple[str, ...]:
-    """Which norms of a layer are conditioned, see `extension.Site`."""
+    """Returns the positions of a layer's conditioned norms."""
     if not self.norm or (stack == 'decoder' and not self.decoder_norm):
       return ()
     if stack == 'encoder':
@@ -169,7 +171,7 @@ class CAMTL:
     return 'attention', 'cross_attention', 'feed_forward'
 
   def aligns(self, stack: str) -> bool:
-    """Whether the stack's embedded tokens are conditioned."""
+    """Returns whether the stack's embedded tokens are conditioned."""
     return self.alignment and (stack == 'encoder' or self.decoder_alignment)
 
   def _condition(self, site, *, rngs):
@@ -220,7 +222,7 @@ def _side_start(site, *, rngs):
 class TaskConditions(nnx.Module):
   """Task vectors, and the scales of the conditioned norms of a stack.
 
-  What makes the scales lies beside the layers, not in them, so that a stack
+  The weights of the scales lie beside the layers, not in them, so that a stack
   with a few conditioned layers has exactly those layers' parameters and can
   still be scanned.
   """
@@ -252,7 +254,7 @@ class TaskConditions(nnx.Module):
       self.final_norm = film(d, rngs=rngs)
 
   def __call__(self, inputs: extension.ConditionInputs) -> types.Conditioning:
-    """Makes z, z', and gamma and beta of each norm, 0 where it is plain."""
+    """Returns z, z', and gamma and beta of each norm, 0 where it is plain."""
     vector = self.task_vectors(inputs.task_ids)
     shared = {'vector': vector}
     if self.is_projected:
@@ -261,18 +263,18 @@ class TaskConditions(nnx.Module):
       shared['final'] = self.final_norm(shared['projected'])
     per_layer = {
       position: tuple(
-        self._spread(value)
+        self._by_layer(value)
         for value in getattr(self, f'{position}_norm')(shared['projected'])
       )
       for position in self.positions
     }
     return types.Conditioning(shared=shared, per_layer=per_layer)
 
-  def _spread(self, values: Float[Array, 'n B D']) -> Float[Array, 'N B D']:
+  def _by_layer(self, values: Float[Array, 'n B D']) -> Float[Array, 'N B D']:
     if len(self.selected) == self.num_layers:
       return values
-    spread = jnp.zeros((self.num_layers, *values.shape[1:]), values.dtype)
-    return spread.at[jnp.array(self.selected)].set(values)
+    by_layer = jnp.zeros((self.num_layers, *values.shape[1:]), values.dtype)
+    return by_layer.at[jnp.array(self.selected)].set(values)
 
 
 class Alignment(nnx.Module):
@@ -282,7 +284,7 @@ class Alignment(nnx.Module):
     self.film = film(site.config.d_model, rngs=rngs)
 
   def __call__(self, x: Float[Array, 'B L D'], cond) -> Float[Array, 'B L D']:
-    """FiLM(z) of x."""
+    """Returns FiLM(z) of x."""
     return conditioning.modulate(x, *self.film(cond.shared['vector']))
 
 
@@ -306,7 +308,7 @@ class ConditionalNorm(layers.RMSNorm):
 
 
 class ConditionalAttentionBias(nnx.Module):
-  """One layer's blocks of attention bias, and what modulates them."""
+  """One layer's blocks of attention bias, and the FiLM that modulates them."""
 
   def __init__(self, method: CAMTL, site: extension.Site, *, rngs: nnx.Rngs):
     w = method.window
@@ -321,7 +323,7 @@ class ConditionalAttentionBias(nnx.Module):
     )
 
   def __call__(self, segments: types.Segments, cond) -> Float[Array, 'B _ L L']:
-    """The bias of every row, by positions within the examples."""
+    """Returns the bias of every row, by positions within the examples."""
     blocks = self.blocks[...]
     gamma, beta = self.film(cond.shared['projected'])
     return block_diagonal.attention_bias(
@@ -351,7 +353,7 @@ class Bottleneck(nnx.Module):
   def transform(
     self, x: Float[Array, 'B L D'], projected: Float[Array, 'B D']
   ) -> Float[Array, 'B L D']:
-    """What is added to the residual stream or passed up the ladder."""
+    """Returns what joins the residual stream or goes up the ladder."""
     gamma, beta = self.film(self.task_projection(projected))
     scale = jnp.ones(x.shape[-1], jnp.float32)
     y = layers.rms_normalize(x, scale, self.epsilon)
@@ -363,7 +365,7 @@ class TopBottleneck(Bottleneck):
   """The bottleneck after the last layer."""
 
   def __call__(self, x: Float[Array, 'B L D'], side, cond):
-    """Adds what the bottleneck makes of x."""
+    """Adds the bottleneck's output to x."""
     return x + self.transform(x, cond.shared['projected'])
 
 
@@ -371,12 +373,12 @@ class Rung(Bottleneck):
   """The bottleneck of one layer of the ladder."""
 
   def __call__(self, x: Float[Array, 'B L D'], side, cond):
-    """Makes the next side from the layer's output and the side so far."""
+    """Returns the next side, from the layer's output and the side so far."""
     return self.transform(x + side, cond.shared['projected'])
 
 
 def task_projection(d: int, *, rngs: nnx.Rngs) -> conditioning.Dense:
-  """A map from a task's vector to another."""
+  """Builds a map from a task's vector to another."""
   return conditioning.Dense(
     (d, d), ('task_embed', 'task_embed'), rngs=rngs, stddev=STDDEV
   )
@@ -385,7 +387,7 @@ def task_projection(d: int, *, rngs: nnx.Rngs) -> conditioning.Dense:
 def film(
   d: int, *, rngs: nnx.Rngs, num_layers: int | None = None
 ) -> conditioning.FiLM:
-  """FiLM from a task's vector to the features of the residual stream."""
+  """Builds FiLM from a task's vector to features of the residual stream."""
   return conditioning.FiLM(
     (d, d), ('task_embed', 'embed'), rngs=rngs, num_layers=num_layers
   )

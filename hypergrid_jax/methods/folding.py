@@ -1,13 +1,13 @@
 """A method that becomes a plain T5 once the task is fixed.
 
-A method whose parameters act through the row's task alone can be multiplied
-into T5's own. Which of its parts that holds for, it says itself, in
+Where a method's parameters act through the row's task alone, they can be
+multiplied into T5's own. A method does that in
 
   fold(config, params, task_id) -> params
 
-of its configuration: `params` are NumPy arrays by path, and what is returned is
-T5's part of them, changed so that a plain T5 computes what the method computes
-for that task. A part for which no such parameters exist is refused by name.
+of its configuration: it gets all parameters as NumPy arrays by path and returns
+those of a plain T5 that computes what the method computes for that task. A
+component that no plain T5 can stand in for is refused by name.
 """
 
 from collections.abc import Collection, Mapping
@@ -35,61 +35,59 @@ def fold(
   """Returns the parameters of the plain T5 that a model is for one task.
 
   Args:
-    method: a method's configuration, a tuple of them, or None.
-    config: the T5's.
+    method: a method's configuration, a tuple of several, or None.
+    config: the model's `T5Config`.
     params: all parameters by path, float32.
-    task_id: of the task.
-    plain: the paths that a plain T5 has.
+    task_id: the task's id, in [0, T).
+    plain: the paths of the parameters of a plain T5.
 
   Raises:
-    UserError: there is no such T5; names the part that has none.
+    UserError: there is no such T5; names the component that has none.
   """
   methods = () if method is None else method
   folded = dict(params)
-  for one in methods if isinstance(methods, tuple) else (methods,):
-    if not hasattr(one, 'fold'):
-      name = type(one).__name__
-      raise not_plain(name, 'it does not say how')
-    folded = one.fold(config, {**params, **folded}, task_id)
-  left = sorted(set(folded) ^ set(plain))
-  if left:
-    raise ValueError(f'folding left {left}')
+  for each in methods if isinstance(methods, tuple) else (methods,):
+    if not hasattr(each, 'fold'):
+      raise not_plain(type(each).__name__, 'it does not say how')
+    folded = each.fold(config, {**params, **folded}, task_id)
+  unfolded = sorted(set(folded) ^ set(plain))
+  if unfolded:
+    raise ValueError(f'folding left {unfolded}')
   return folded
 
 
-def not_plain(part: str, why: str) -> UserError:
-  """The refusal of one part of a method."""
-  return UserError(f'{part} cannot be folded into a plain T5: {why}.')
+def not_plain(component: str, why: str) -> UserError:
+  """Returns the refusal of one component of a method."""
+  return UserError(f'{component} cannot be folded into a plain T5: {why}.')
 
 
-def refuse_parts(method: Any, name: str, reasons: Mapping[str, str]) -> None:
-  """Refuses a method that has one of some parts switched on.
+def refuse_components(method: Any, reasons: Mapping[str, str]) -> None:
+  """Refuses a method that has one of some components switched on.
 
   Args:
-    method: its configuration.
-    name: of the method.
-    reasons: why each part, a field of the method, has no plain T5.
+    method: the method's configuration.
+    reasons: why each component, a field of the method, has no plain T5.
 
   Raises:
-    UserError: names the first part that is on.
+    UserError: names the first component that is on.
   """
-  for part, why in reasons.items():
-    if getattr(method, part):
-      raise not_plain(f'{name}.{part}', why)
+  for component, why in reasons.items():
+    if getattr(method, component):
+      raise not_plain(f'{type(method).__name__}.{component}', why)
 
 
 def without_conditions(params: Mapping[str, np.ndarray]) -> Leaves:
-  """The parameters, but for those of the stacks' `condition` points."""
+  """Returns the parameters outside of the stacks' `condition` points."""
   prefixes = tuple(f'{stack}/condition/' for stack in STACKS)
   return {p: v for p, v in params.items() if not p.startswith(prefixes)}
 
 
 def expanded(gate: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-  """Repeats the cells of a gate over a kernel's blocks.
+  """Repeats the entries of a gate over a kernel's blocks.
 
   Args:
-    gate: [Gr, Gc], or [out] for a gate of the outputs.
-    kernel: [in, out].
+    gate: [Gr, Gc], or [N] for a gate of the outputs.
+    kernel: [K, N].
   """
   gate = np.atleast_2d(gate)
   for axis in (0, 1):
@@ -105,47 +103,45 @@ def film_norms(
   layers: conditioning.Layers,
   task_id: int,
 ) -> Leaves:
-  """The scales of norms that FiLM conditions on a projected task vector.
+  """Returns the scales of norms that FiLM conditions on the task.
 
   Args:
-    params: by path.
-    config: the T5's.
+    params: all parameters by path.
+    config: the model's `T5Config`.
     stack: 'encoder' or 'decoder'.
-    norms: of a layer, or 'final_norm'.
-    layers: those whose norms are conditioned.
-    task_id: of the task.
+    norms: names of a layer's norms, or 'final_norm'.
+    layers: the layers whose norms are conditioned.
+    task_id: the task's id, in [0, T).
 
   Returns:
     (1 + gamma) s + beta by the path of every scale s.
   """
-  made, found = f'{stack}/condition', {}
+  prefix, scales = f'{stack}/condition', {}
   for name in norms:
-    vector = params[f'{made}/task_vectors/embedding'][task_id]
-    vector = dense(params, f'{made}/task_projection', vector)
-    gamma = dense(params, f'{made}/{name}/gamma', vector)
-    beta = dense(params, f'{made}/{name}/beta', vector)
+    vector = params[f'{prefix}/task_vectors/embedding'][task_id]
+    vector = dense(params, f'{prefix}/task_projection', vector)
+    gamma = dense(params, f'{prefix}/{name}/gamma', vector)
+    beta = dense(params, f'{prefix}/{name}/beta', vector)
     if name == 'final_norm':
-      path, at = f'{stack}/{name}/scale', ...
+      path, selected = f'{stack}/{name}/scale', ...
     else:
-      path, count = (
-        f'{stack}/layers/{name}/scale',
-        getattr(config, STACKS[stack]),
-      )
-      at = list(conditioning.selected_layers(layers, count, 'layers'))
+      path = f'{stack}/layers/{name}/scale'
+      count = getattr(config, STACKS[stack])
+      selected = list(conditioning.selected_layers(layers, count, 'layers'))
     scale = params[path].copy()
-    scale[at] = (1 + gamma) * scale[at] + beta
-    found[path] = scale
-  return found
+    scale[selected] = (1 + gamma) * scale[selected] + beta
+    scales[path] = scale
+  return scales
 
 
 def dense(
   params: Mapping[str, np.ndarray], path: str, vector: np.ndarray
 ) -> np.ndarray:
-  """What a `conditioning.Dense` makes of one vector, in float64.
+  """Applies a `conditioning.Dense` to one vector, in float64.
 
   Args:
-    params: by path.
-    path: of the module; kernel [A, C], or [N, A, C] for N layers.
+    params: all parameters by path.
+    path: the module's path; its kernel is [A, C], or [N, A, C] for N layers.
     vector: [A].
 
   Returns:

@@ -2,10 +2,10 @@
 
 Karimi Mahabadi, Ruder, Dehghani, Henderson: Parameter-efficient Multi-task
 Fine-tuning for Transformers via Shared Hypernetworks, ACL 2021
-(arXiv:2106.04489). The adapters are those of `bottleneck.apply_adapter`, after
-self-attention and after the feed-forward of every layer of both stacks. Each
-weight is an affine function of a vector I with 64 entries. The tasks' vectors
-are shared by both stacks, everything else is a stack's own.
+(arXiv:2106.04489). The adapters are those of `adapter_layer.apply_adapter`,
+after self-attention and after the feed-forward of every layer of both stacks.
+Each weight is an affine function of a vector I with 64 entries. The tasks'
+vectors are shared by both stacks, everything else is a stack's own.
 
   plus_plus     HyperFormer++. One set of generators for all adapters of a
                 stack; I = LN(MLP([task, layer, block type])). Block type:
@@ -93,7 +93,7 @@ class HyperFormer:
     )
 
   def extension_points(self) -> extension.ExtensionPoints:
-    """The points of T5 this method replaces."""
+    """Returns the points of T5 that this method replaces."""
 
     def task_vectors(site, *, rngs):
       if self.variant == 'per_position':
@@ -101,7 +101,7 @@ class HyperFormer:
       return TaskTable(site.num_tasks, self.embed_dim, rngs=rngs)
 
     def condition(site, *, rngs):
-      return MAKERS[self.variant](self, site, rngs=rngs)
+      return GENERATORS[self.variant](self, site, rngs=rngs)
 
     return extension.ExtensionPoints(
       task_vectors=task_vectors,
@@ -111,8 +111,10 @@ class HyperFormer:
     )
 
 
-def _generated(block_type: str) -> extension.Factory:
-  """The point behind one sub-layer, which has no parameters of its own."""
+def _generated(
+  block_type: str,
+) -> extension.Factory[extension.Transform]:
+  """Returns the point behind one sub-layer; it has no parameters itself."""
 
   def apply(y, cond):
     weights = cond.per_layer[block_type]
@@ -133,9 +135,9 @@ class Affine(nnx.Module):
   Args:
     inputs: entries of x.
     outputs: size by logical axis of the output, of any rank.
-    num_layers: None, or of how many layers this is; then every layer has its
-      own, and x and the output have a leading axis of them.
-    rngs: where the initial values come from.
+    num_layers: None for one map; N for one map per layer, when x and the
+      output have a leading axis of N layers.
+    rngs: the source of the initial values.
   """
 
   def __init__(
@@ -161,7 +163,7 @@ class Affine(nnx.Module):
     self.stacked = num_layers is not None
 
   def __call__(self, x: Float[Array, 'N T E']) -> Float[Array, 'N T ...']:
-    """Applies the layer's own map, or the one of all layers."""
+    """Applies each layer's own map, or the one that all layers share."""
     kernel, bias = self.kernel[...], self.bias[...]
     if self.stacked:
       return jnp.einsum('nte,ne...->nt...', x, kernel) + bias[:, None]
@@ -182,7 +184,7 @@ class Mlp(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-  """With mean, gain and bias; on I."""
+  """LayerNorm with mean, gain and bias, on I."""
 
   def __init__(self, size: int, *, rngs: nnx.Rngs):
     self.scale = layers.parameter(rngs, (size,), ('task_embed',), constant=1.0)
@@ -200,19 +202,19 @@ class TaskTable(conditioning.TaskEmbedding):
   """A trained vector per task, for both stacks."""
 
   def __call__(self) -> Float[Array, 'T E']:
-    """The vectors of all tasks."""
+    """Returns the vectors of all tasks."""
     return self.embedding[...]
 
 
 class SeededTasks(TaskTable):
-  """A trained seed per task, and an MLP that makes its vector."""
+  """A trained seed per task, and an MLP from it to the task's vector."""
 
   def __init__(self, method: HyperFormer, num_tasks: int, *, rngs: nnx.Rngs):
     super().__init__(num_tasks, method.seed_dim, rngs=rngs)
     self.mlp = Mlp(method.seed_dim, method, rngs=rngs)
 
   def __call__(self) -> Float[Array, 'T E']:
-    """The vectors of all tasks."""
+    """Returns the vectors of all tasks."""
     return self.mlp(self.embedding[...][None])[0]
 
 
@@ -235,13 +237,13 @@ class Generators(nnx.Module):
       setattr(self, name, affine)
 
   def __call__(self, x: Float[Array, 'N T E']) -> adapter_layer.AdapterWeights:
-    """The adapters of all layers and tasks; leaves are [N, T, ...]."""
+    """Returns the adapters of all layers and tasks; leaves are [N, T, ...]."""
     weights = {name: getattr(self, name)(x) for name in self.names}
     return adapter_layer.AdapterWeights(**weights)
 
 
 class Source(nnx.Module):
-  """Makes I from vectors of the task, the layer, and maybe more."""
+  """Computes I from vectors of the task, the layer and the block type."""
 
   def __init__(
     self,
@@ -265,22 +267,22 @@ class Source(nnx.Module):
   def __call__(
     self, tasks: Float[Array, 'T E'], *more: Float[Array, ' E']
   ) -> Float[Array, 'N T E']:
-    """LN(MLP([task, layer, *more])) for every layer and task."""
+    """Returns LN(MLP([task, layer, *more])) for every layer and task."""
     shape = (len(self.layer_ids[...]), *tasks.shape)
-    known = [tasks[None], self.layer_ids[...][:, None]]
-    known += [vector[None, None] for vector in more]
-    known = [jnp.broadcast_to(vector, shape) for vector in known]
-    return self.norm(self.mlp(jnp.concatenate(known, axis=-1)))
+    vectors = [tasks[None], self.layer_ids[...][:, None]]
+    vectors += [vector[None, None] for vector in more]
+    vectors = [jnp.broadcast_to(vector, shape) for vector in vectors]
+    return self.norm(self.mlp(jnp.concatenate(vectors, axis=-1)))
 
 
-class AdapterMaker(nnx.Module):
+class AdapterGenerator(nnx.Module):
   """Generates the adapters of all layers of one stack; a class per variant."""
 
   def __init__(self, site: extension.Site):
     self.num_tasks, self.num_layers = site.num_tasks, site.num_layers
 
   def __call__(self, inputs: extension.ConditionInputs) -> types.Conditioning:
-    """Adapters per task with the rows' task ids, or adapters per row."""
+    """Returns adapters per task with the rows' task ids, or per row."""
     tasks, rows = inputs.task_vectors, inputs.task_ids
     if len(rows) < self.num_tasks:
       tasks, rows = adapter_layer.of_rows(tasks, rows), None
@@ -290,11 +292,11 @@ class AdapterMaker(nnx.Module):
   def generate(
     self, block_type: str, tasks: Float[Array, 'T E']
   ) -> adapter_layer.AdapterWeights:
-    """The adapters behind one kind of sub-layer; leaves are [N, T, ...]."""
+    """Returns the adapters of one block type; leaves are [N, T, ...]."""
     raise NotImplementedError
 
 
-class PlusPlus(AdapterMaker):
+class PlusPlus(AdapterGenerator):
   """One set of generators for both block types."""
 
   def __init__(
@@ -306,12 +308,12 @@ class PlusPlus(AdapterMaker):
     self.generators = Generators(method, site, rngs=rngs)
 
   def generate(self, block_type, tasks):
-    """See `AdapterMaker`."""
+    """See `AdapterGenerator`."""
     vector = getattr(self.block_types, block_type)[...]
     return self.generators(self.source(tasks, vector))
 
 
-class Released(AdapterMaker):
+class Released(AdapterGenerator):
   """Generators for each block type, shared by the layers."""
 
   def __init__(
@@ -323,11 +325,11 @@ class Released(AdapterMaker):
     self.feed_forward = Generators(method, site, rngs=rngs)
 
   def generate(self, block_type, tasks):
-    """See `AdapterMaker`."""
+    """See `AdapterGenerator`."""
     return getattr(self, block_type)(self.source(tasks))
 
 
-class PerPosition(AdapterMaker):
+class PerPosition(AdapterGenerator):
   """Generators for each block type of each layer; I is the task's vector."""
 
   def __init__(
@@ -338,7 +340,7 @@ class PerPosition(AdapterMaker):
     self.feed_forward = Generators(method, site, site.num_layers, rngs=rngs)
 
   def generate(self, block_type, tasks):
-    """See `AdapterMaker`."""
+    """See `AdapterGenerator`."""
     shape = (self.num_layers, *tasks.shape)
     return getattr(self, block_type)(jnp.broadcast_to(tasks[None], shape))
 
@@ -354,7 +356,7 @@ class BlockTypes(nnx.Module):
       setattr(self, name, vector)
 
 
-MAKERS: dict[str, type[AdapterMaker]] = {
+GENERATORS: dict[str, type[AdapterGenerator]] = {
   'plus_plus': PlusPlus,
   'released': Released,
   'per_position': PerPosition,

@@ -42,6 +42,7 @@ from hypergrid_jax.methods import folding
 from hypergrid_jax.model import conditioning, extension, layers
 from hypergrid_jax.ops import choices
 from hypergrid_jax.ops.gated_matmul import gated_matmul
+from hypergrid_jax.ops.segments import per_token
 from hypergrid_jax.ops.sharded import Partition
 from hypergrid_jax.parallel import partitioning
 
@@ -326,7 +327,7 @@ class HyperGridMlp(layers.MlpBlock):
     gate = gates[name]
     if gate.row is None:  # a factor per output
       y = super().project(name, u, gates, segments)
-      outputs = conditioning.per_token(gate.values(), segments.ids)
+      outputs = per_token(gate.values(), segments.ids)
       return y * outputs.astype(self.dtype)
     return gated_matmul(
       u.astype(self.dtype),

@@ -1,8 +1,8 @@
 """Where conditioning vectors come from, and how they act on the model.
 
 They come from first tokens, means or task tables. All work on packed rows: a
-state is [B, S, D], one vector per segment, and `per_token` spreads it over the
-tokens of the segment. A vector of the row's task is [B, E].
+state is [B, S, D], one vector per segment. A vector of the row's task is
+[B, E].
 """
 
 from typing import Literal
@@ -18,7 +18,7 @@ Layers = Literal['all', 'upper_half'] | tuple[int, ...]
 
 
 def check_layers(choice: Layers, field: str) -> None:
-  """Refuses what is no choice of layers; `field` is the option's name.
+  """Refuses a value that selects no layers; `field` is the option's name.
 
   Raises:
     UserError: it is neither of the names nor layer numbers.
@@ -34,7 +34,7 @@ def check_layers(choice: Layers, field: str) -> None:
 def selected_layers(
   choice: Layers, num_layers: int, field: str
 ) -> tuple[int, ...]:
-  """Numbers of the chosen layers of a stack, ascending.
+  """Returns the numbers of the selected layers of a stack, ascending.
 
   Raises:
     UserError: a number is not a layer of the stack.
@@ -55,7 +55,7 @@ def selected_layers(
 def first_token_state(
   x: Float[Array, 'B L D'], segments: types.Segments
 ) -> Float[Array, 'B S D']:
-  """The state of each segment's first token.
+  """Returns the state of each segment's first token.
 
   For segments that a row does not have this is the row's first token; no
   token refers to them.
@@ -66,9 +66,9 @@ def first_token_state(
 def mean_state(
   x: Float[Array, 'B L D'], segments: types.Segments
 ) -> Float[Array, 'B S D']:
-  """The mean over each segment's tokens; zero for absent segments."""
-  names = jnp.arange(1, segments.starts.shape[1] + 1)
-  member = segments.ids[:, :, None] == names[None, None, :]
+  """Returns the mean over each segment's tokens; zero for absent segments."""
+  segment_ids = jnp.arange(1, segments.starts.shape[1] + 1)
+  member = segments.ids[:, :, None] == segment_ids[None, None, :]
   count = jnp.maximum(jnp.sum(member, axis=1), 1)
   total = jnp.einsum(
     'bls,bld->bsd',
@@ -77,25 +77,6 @@ def mean_state(
     preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
   )
   return (total / count[:, :, None]).astype(x.dtype)
-
-
-def per_token(
-  state: Float[Array, '#B S A'], segment_ids: Int[Array, 'B L']
-) -> Float[Array, '#B _ A']:
-  """Gives every token its segment's vector.
-
-  Args:
-    state: one vector per segment; B or 1 rows, S or 1 segments.
-    segment_ids: 1-based; padding tokens get segment 1's vector, which is
-      harmless because nothing attends to them.
-
-  Returns:
-    [B, L, A], or [B, 1, A] to broadcast when there is only one segment.
-  """
-  if state.shape[1] == 1:
-    return state
-  index = jnp.maximum(segment_ids - 1, 0)[:, :, None]
-  return jnp.take_along_axis(state, index, axis=1)
 
 
 class TaskEmbedding(nnx.Module):
@@ -118,7 +99,7 @@ class TaskEmbedding(nnx.Module):
 
 
 class Dense(nnx.Module):
-  """`x @ kernel + bias`, in the dtype of x; on request one for each layer."""
+  """`x @ kernel + bias`, in the dtype of x; for one layer or for N."""
 
   def __init__(
     self,
@@ -129,14 +110,14 @@ class Dense(nnx.Module):
     stddev: float = 0.0,
     num_layers: int | None = None,
   ):
-    """Makes kernel and bias, the bias of zeros.
+    """Makes the kernel, and a bias of zeros.
 
     Args:
-      sizes: inputs and outputs.
+      sizes: number of inputs and of outputs.
       axes: their logical axes.
-      rngs: the stream 'method' is drawn from.
-      stddev: of the kernel; 0 starts it at zero.
-      num_layers: None for one layer; N for N of them on a leading axis.
+      rngs: random numbers; the stream 'method' is used.
+      stddev: standard deviation of the kernel; 0 starts it at zero.
+      num_layers: None for one layer; N for N layers on a leading axis.
     """
     stack, layer_axes = (
       ((), ()) if num_layers is None else ((num_layers,), ('layers',))
@@ -161,7 +142,7 @@ class Dense(nnx.Module):
 
 
 class FiLM(nnx.Module):
-  """Makes a scale and a shift per feature from a vector (arXiv:1709.07871).
+  """Computes a scale and a shift per feature from a vector (arXiv:1709.07871).
 
   gamma and beta are linear in the vector. They start at zero, so that what
   they act on is as it was; see `modulate`.
@@ -175,7 +156,7 @@ class FiLM(nnx.Module):
     rngs: nnx.Rngs,
     num_layers: int | None = None,
   ):
-    """Makes both; for the arguments see `Dense`."""
+    """Makes both maps; the arguments are those of `Dense`."""
     self.gamma = Dense(sizes, axes, rngs=rngs, num_layers=num_layers)
     self.beta = Dense(sizes, axes, rngs=rngs, num_layers=num_layers)
 
@@ -191,5 +172,5 @@ def modulate(
   gamma: Float[Array, 'B D'],
   beta: Float[Array, 'B D'],
 ) -> Float[Array, 'B L D']:
-  """(1 + gamma) x + beta, alike for all tokens of a row; in x's dtype."""
+  """Returns (1 + gamma) x + beta, alike for all tokens of a row."""
   return ((1 + gamma[:, None, :]) * x + beta[:, None, :]).astype(x.dtype)

@@ -152,7 +152,7 @@ def test_bound_modules_hold_the_given_parameters():
     layer['cross_attention']['key'],
   )
   np.testing.assert_array_equal(
-    module.encoder.condition.wo.col[...],
+    module.encoder.condition.method.wo.col[...],
     params['encoder']['condition']['wo']['col'],
   )
 

@@ -32,14 +32,3 @@ def test_mean_state_of_a_long_bfloat16_segment_counts_every_token():
   x = jnp.zeros((1, 257, 1), jnp.bfloat16).at[0, 0].set(512)
   mean = conditioning.mean_state(x, segments)
   np.testing.assert_allclose(np.float32(mean), 512 / 257, rtol=1e-3)
-
-
-def test_per_token_gives_padding_the_first_segments_vector():
-  state = jnp.array([[[1.0], [2.0], [3.0]], [[4.0], [5.0], [6.0]]])
-  spread = conditioning.per_token(state, IDS)
-  assert spread[..., 0].tolist() == [[1, 1, 2, 2, 2], [4, 4, 4, 4, 4]]
-
-
-def test_per_token_leaves_a_single_segment_to_broadcasting():
-  state = jnp.array([[[1.0]], [[4.0]]])
-  assert conditioning.per_token(state, IDS).tolist() == state.tolist()
