@@ -1,12 +1,69 @@
-"""One T5 for many tasks: HyperGrid and its relatives in JAX."""
+"""One T5 for many tasks: HyperGrid and its relatives in JAX.
 
+The public names are imported when they are first used, so that `import
+hypergrid_jax` is quick and loads neither JAX nor TensorFlow:
+
+  load                                     a trained model
+  T5Config, Model, ExtensionPoints         the T5 and where methods change it
+  HyperGrid, HyperFormer, Adapters, CAMTL  the methods
+  Adafactor, AdamW                         optimisers
+  Constant, RsqrtDecay, LinearWarmup       learning-rate schedules
+  Loader, train                            batches and the training loop
+"""
+
+import importlib
 import os
 import typing
+from typing import Any
 
 if typing.TYPE_CHECKING:
+  from hypergrid_jax.data.loader import Loader as Loader
+  from hypergrid_jax.methods.adapters import Adapters as Adapters
+  from hypergrid_jax.methods.ca_mtl import CAMTL as CAMTL
+  from hypergrid_jax.methods.hyperformer import HyperFormer as HyperFormer
+  from hypergrid_jax.methods.hypergrid import HyperGrid as HyperGrid
+  from hypergrid_jax.model import Model as Model
+  from hypergrid_jax.model.config import T5Config as T5Config
+  from hypergrid_jax.model.extension import ExtensionPoints as ExtensionPoints
   from hypergrid_jax.prediction.loaded_model import LoadedModel
+  from hypergrid_jax.training.adafactor import Adafactor as Adafactor
+  from hypergrid_jax.training.loop import train as train
+  from hypergrid_jax.training.optimizers import AdamW as AdamW
+  from hypergrid_jax.training.schedules import Constant as Constant
+  from hypergrid_jax.training.schedules import LinearWarmup as LinearWarmup
+  from hypergrid_jax.training.schedules import RsqrtDecay as RsqrtDecay
 
 __version__ = '0.1.0'
+
+_MODULES = {
+  'Adafactor': 'training.optimizers',
+  'AdamW': 'training.optimizers',
+  'Adapters': 'methods.adapters',
+  'CAMTL': 'methods.ca_mtl',
+  'Constant': 'training.schedules',
+  'ExtensionPoints': 'model.extension',
+  'HyperFormer': 'methods.hyperformer',
+  'HyperGrid': 'methods.hypergrid',
+  'LinearWarmup': 'training.schedules',
+  'Loader': 'data.loader',
+  'Model': 'model',
+  'RsqrtDecay': 'training.schedules',
+  'T5Config': 'model.config',
+  'train': 'training.loop',
+}
+
+__all__ = ['load', *sorted(_MODULES)]
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _MODULES:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  module = importlib.import_module(f'{__name__}.{_MODULES[name]}')
+  return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+  return [*__all__, '__version__']
 
 
 def load(
