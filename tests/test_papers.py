@@ -48,7 +48,7 @@ def trained(run, num_tasks):
   )
   sizes = trees.flatten(model.abstract_params)
   return sum(
-    math.prod(freezing.part_shape(sizes[path].shape, part))
+    math.prod(freezing.trained_shape(sizes[path].shape, part))
     for path, part in parts.items()
   )
 

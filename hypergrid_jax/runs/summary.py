@@ -24,7 +24,7 @@ def parameter_counts(model: Model, trained: freezing.Trained) -> dict[str, Any]:
 
   Args:
     model: the architecture.
-    trained: from `trainable.trained_parameters`.
+    trained: from `freezing.trained_parameters`.
 
   Returns:
     `total`, `trained`, `added` (that a plain T5 of this size lacks),
@@ -43,7 +43,7 @@ def parameter_counts(model: Model, trained: freezing.Trained) -> dict[str, Any]:
   return {
     'total': sum(sizes.values()),
     'trained': sum(
-      math.prod(freezing.part_shape(leaves[path].shape, part))
+      math.prod(freezing.trained_shape(leaves[path].shape, part))
       for path, part in trained.items()
     ),
     'added': sum(sizes[path] for path in model.added),

@@ -75,7 +75,7 @@ class Adafactor:
 
 
 class AdafactorState(NamedTuple):
-  """What Adafactor remembers.
+  """The state of Adafactor.
 
   Attributes:
     count: int32 [], updates made.
@@ -95,7 +95,7 @@ def factored_dims(shape: Sequence[int], min_dim: int) -> tuple[int, int] | None:
   They are the two largest, the later ones among equals.
 
   Args:
-    shape: of one layer's slice.
+    shape: the shape of one layer's slice.
     min_dim: the size that both must have.
   """
   order = np.argsort(shape, kind='stable')
@@ -185,7 +185,7 @@ def scale_by_adafactor(
   stacked: Collection[str] = (),
   unscaled: Collection[str] = (),
 ) -> optax.GradientTransformation:
-  """Adafactor's update, before the learning rate and its sign.
+  """Returns Adafactor's update, before the learning rate and its sign.
 
   Args:
     config: the hyper-parameters.

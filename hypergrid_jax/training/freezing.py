@@ -1,6 +1,6 @@
 """Which parameters train: presets by name, or regular expressions.
 
-What trains is a mapping from the paths of parameters to the part of them that
+The result is a mapping from the paths of parameters to the portion of them that
 trains. A parameter that is not in it is frozen: it has no gradient, no
 optimiser state, and keeps its bits. Of a parameter that is stacked over the
 layers, the upper half of the layers may train alone.
@@ -21,8 +21,8 @@ LAYERS = 'layers'
 TASK_VECTORS = ('tasks', 'task_embed')
 
 Axes = tuple[str, ...]
-Part = Literal['whole', 'upper_half']
-Trained = Mapping[str, Part]
+Portion = Literal['whole', 'upper_half']
+Trained = Mapping[str, Portion]
 Preset = Literal[
   'all',
   'added',
@@ -32,21 +32,21 @@ Preset = Literal[
   'task_vectors',
 ]
 Trainable = Preset | Sequence[str]
-# (path, axes, whether the method adds it) -> the part that trains, if any.
-Rule = Callable[[str, Axes, bool], Part | None]
+# (path, axes, whether the method adds it) -> the portion that trains, if any.
+Rule = Callable[[str, Axes, bool], Portion | None]
 
 
-def _whole(condition: bool) -> Part | None:
+def _whole(condition: bool) -> Portion | None:
   return 'whole' if condition else None
 
 
 def _is_norm(path: str) -> bool:
-  """Of a plain T5, where nothing but RMSNorms has a `scale`."""
+  """Returns whether a plain T5's parameter is a norm's: only they have `scale`."""
   return path.endswith('/scale')
 
 
-def _upper_half(path: str, stacks: Collection[str]) -> Part | None:
-  """The part of a plain parameter when the lower layers of stacks are frozen.
+def _upper_half(path: str, stacks: Collection[str]) -> Portion | None:
+  """Returns what trains of a plain parameter above the stacks' lower halves.
 
   A stack's position bias belongs to its lowest layer: in the original T5 it
   lies there.
@@ -79,17 +79,17 @@ def trained_parameters(
   *,
   added: Collection[str] = (),
 ) -> Trained:
-  """Returns which parameters train, and which part of them.
+  """Returns which parameters train, and which portion of them.
 
   Presets:
     all: everything.
     added: what the method adds to T5, such as HyperGrid's gates, adapters, or
       the generators of adapters.
-    added_and_norms: that and the scales of T5's RMSNorms.
-    added_and_upper_half: that, the upper half of the encoder's layers, and the
-      decoder. Frozen are the encoder's lower layers with its position bias,
-      and the token embedding.
-    added_and_upper_halves: likewise with the decoder's lower half frozen too.
+    added_and_norms: also the scales of T5's RMSNorms.
+    added_and_upper_half: what the method adds, the upper half of the encoder's
+      layers, and the decoder. Frozen are the encoder's lower layers with its
+      position bias, and the token embedding.
+    added_and_upper_halves: the same with the decoder's lower half frozen too.
     task_vectors: the table of one vector (or seed) per task.
 
   Args:
@@ -117,11 +117,11 @@ def trained_parameters(
       f'train.trainable is {trainable!r}, but this model has no method that'
       " adds parameters to T5. Choose a run.method, or 'all'."
     )
-  parts = {
+  portions = {
     path: PRESETS[trainable](path, names, path in added)
     for path, names in axes.items()
   }
-  trained = {path: part for path, part in parts.items() if part}
+  trained = {path: portion for path, portion in portions.items() if portion}
   if not trained:
     raise UserError(
       f'train.trainable is {trainable!r}, but no parameter of this model is'
@@ -131,7 +131,7 @@ def trained_parameters(
 
 
 def _matched(paths: Sequence[str], patterns: Sequence[str]) -> Trained:
-  """Paths that exactly one of the patterns matches."""
+  """Returns the paths that exactly one of the patterns matches, as trained."""
   owner: dict[str, str] = {}
   for pattern in patterns:
     try:
@@ -157,68 +157,68 @@ def _matched(paths: Sequence[str], patterns: Sequence[str]) -> Trained:
 
 
 def _lower(num_layers: int) -> int:
-  """How many of a stack's layers are below its upper half."""
+  """Returns how many of a stack's layers are below its upper half."""
   return num_layers // 2
 
 
-def part_shape(shape: tuple[int, ...], part: Part) -> tuple[int, ...]:
-  """The shape of the trained part of a parameter."""
-  if part == 'upper_half':
+def trained_shape(shape: tuple[int, ...], portion: Portion) -> tuple[int, ...]:
+  """Returns the shape of the portion of a parameter that trains."""
+  if portion == 'upper_half':
     return (shape[0] - _lower(shape[0]), *shape[1:])
   return shape
 
 
 def select(tree: Params, trained: Trained) -> Params:
-  """Returns nested dicts with the trained part of each trained leaf.
+  """Returns nested dicts with the trained portion of each trained leaf.
 
   Args:
     tree: nested dicts; leaves that are not trained may be missing.
     trained: see `trained_parameters`.
   """
 
-  def part_of(path: str, leaf: jax.Array) -> jax.Array:
+  def portion(path: str, leaf: jax.Array) -> jax.Array:
     return leaf if trained[path] == 'whole' else leaf[_lower(len(leaf)) :]
 
-  return trees.map_with_path(part_of, trees.select(tree, trained))
+  return trees.map_with_path(portion, trees.select(tree, trained))
 
 
-def spread(updates: Params, params: Params, trained: Trained) -> Params:
-  """Updates of all parameters, from those of the trained parts.
+def expand_updates(updates: Params, params: Params, trained: Trained) -> Params:
+  """Returns updates of all parameters, given those of the trained portions.
 
   Frozen numbers get -0.0. Adding that leaves every number as it is, bit for
   bit, and under jit costs nothing; adding +0.0 would turn -0.0 into +0.0.
 
   Args:
-    updates: like what `select` returns.
+    updates: nested dicts as from `select`.
     params: all parameters.
     trained: see `trained_parameters`.
   """
-  known = trees.flatten(updates)
+  by_path = trees.flatten(updates)
 
   def full(path: str, param: jax.Array) -> jax.Array:
     if path not in trained:
       return jnp.full_like(param, -0.0)
     if trained[path] == 'whole':
-      return known[path]
-    still = jnp.full_like(param[: _lower(len(param))], -0.0)
-    return jnp.concatenate([still, known[path]])
+      return by_path[path]
+    frozen = jnp.full_like(param[: _lower(len(param))], -0.0)
+    return jnp.concatenate([frozen, by_path[path]])
 
   return trees.map_with_path(full, params)
 
 
-def hold(params: Params, trained: Trained) -> Params:
-  """The same parameters, of which the frozen ones are constants to a gradient.
+def stop_gradient_of_frozen(params: Params, trained: Trained) -> Params:
+  """Returns the parameters, the frozen ones as constants to a gradient.
 
   Their gradients are zeros, and are not computed where a whole leaf is frozen.
   """
 
-  def held(path: str, param: jax.Array) -> jax.Array:
+  def stopped(path: str, param: jax.Array) -> jax.Array:
     if path not in trained:
       return jax.lax.stop_gradient(param)
     if trained[path] == 'whole':
       return param
     lower = _lower(len(param))
-    still = jax.lax.stop_gradient(param[:lower])
-    return jnp.concatenate([still, param[lower:]])
+    frozen = jax.lax.stop_gradient(param[:lower])
+    return jnp.concatenate([frozen, param[lower:]])
 
-  return trees.map_with_path(held, params)
+  return trees.map_with_path(stopped, params)

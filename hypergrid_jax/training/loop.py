@@ -51,7 +51,7 @@ class TrainConfig:
     clip_norm: largest norm of the whole gradient; None does not clip.
     initial_checkpoint: directory of a run whose newest parameters this one
       starts from, such as a plain T5's; what the method adds starts fresh.
-    trainable: what trains: a preset of `trainable.trained_parameters`, or
+    trainable: what trains: a preset of `freezing.trained_parameters`, or
       regular expressions over parameter paths. The rest is frozen.
   """
 
@@ -159,7 +159,7 @@ def make_train_step(
 
   def summed_loss(params, batch, key):
     if trained is not None:
-      params = freezing.hold(params, trained)
+      params = freezing.stop_gradient_of_frozen(params, trained)
     logits = model.bind(params)(batch, dropout_key=key)
     tokens = losses.token_losses(
       logits,

@@ -69,7 +69,7 @@ class AdamW:
 def _train_only(
   inner: optax.GradientTransformation, trained: freezing.Trained
 ) -> optax.GradientTransformation:
-  """Hides what is frozen from `inner`; see `trainable.spread`."""
+  """Hides frozen parameters from `inner`; see `freezing.expand_updates`."""
 
   def init(params: Params) -> optax.OptState:
     return inner.init(freezing.select(params, trained))
@@ -82,7 +82,7 @@ def _train_only(
       state,
       freezing.select(params, trained),
     )
-    return freezing.spread(updates, params, trained), state
+    return freezing.expand_updates(updates, params, trained), state
 
   return optax.GradientTransformation(init, update)
 
@@ -99,8 +99,8 @@ def make_optimizer(
   """Returns the transformation from gradients to updates of a whole model.
 
   Parameters that a method adds to T5 mostly start at or near zero: gates,
-  adapters and generators of adapters so that the model starts as, or near, the
-  plain T5, and what they make is near zero too. Adafactor's step is relative to
+  adapters and generators of adapters do, so that the model starts as, or near,
+  the plain T5. Adafactor's step is relative to
   a parameter's size: at zero, they would creep away at a thousandth of the
   learning rate (`scale_floor`), and generators, normal(0, 0.01^2), would move
   at a hundredth. Updates of all parameters that a method adds are therefore
@@ -207,9 +207,9 @@ def state_axes(opt_state: Any, params: Params, logical_axes: Params) -> Any:
     if not leaf.shape:
       return ()
     parameter, kind = _parameter_of(path, axes)
-    parts = get_args(freezing.Part) if parameter else ()
-    for part in parts:
-      shape = freezing.part_shape(shapes[parameter], part)
+    portions = get_args(freezing.Portion) if parameter else ()
+    for portion in portions:
+      shape = freezing.trained_shape(shapes[parameter], portion)
       layout = shape, axes[parameter]
       if kind in ('row', 'column'):
         layout = _factor_layout(*layout, kind)

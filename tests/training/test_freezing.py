@@ -195,7 +195,7 @@ def test_frozen_parts_are_constants_to_a_gradient():
   trained = {'five': 'upper_half', 'one': 'whole'}
 
   def total(params):
-    params = freezing.hold(params, trained)
+    params = freezing.stop_gradient_of_frozen(params, trained)
     return sum(jnp.sum(jnp.sin(leaf)) for leaf in params.values())
 
   params = stacked()
@@ -213,7 +213,7 @@ def test_no_gradient_is_computed_of_what_is_frozen():
   params = {'frozen': jnp.ones((3, 4)), 'trained': jnp.ones((4, 5))}
 
   def loss(params, x):
-    params = freezing.hold(params, {'trained': 'whole'})
+    params = freezing.stop_gradient_of_frozen(params, {'trained': 'whole'})
     return jnp.sum(jnp.square(x @ params['frozen'] @ params['trained']))
 
   text = str(jax.make_jaxpr(jax.grad(loss))(params, jnp.ones((2, 3))))
@@ -224,7 +224,7 @@ def test_optax_still_applies_the_updates_of_parts():
   params = stacked()
   trained = {'four': 'upper_half'}
   chosen = freezing.select(params, trained)
-  updates = freezing.spread(
+  updates = freezing.expand_updates(
     jax.tree.map(jnp.ones_like, chosen), params, trained
   )
   after = optax.apply_updates(params, updates)
