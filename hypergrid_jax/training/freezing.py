@@ -41,7 +41,7 @@ def _whole(condition: bool) -> Portion | None:
 
 
 def _is_norm(path: str) -> bool:
-  """Returns whether a plain T5's parameter is a norm's: only they have `scale`."""
+  """Returns whether a plain T5's parameter is a norm's scale."""
   return path.endswith('/scale')
 
 
