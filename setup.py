@@ -27,12 +27,14 @@ REQUIRES = [
   # tensorflow-datasets imports it when it prepares data, undeclared.
   'importlib_resources',
   'jaxtyping',
+  'packaging',
   'rich',
   'safetensors',
   'sentencepiece',
   'tensorboardX',
   # orbax-checkpoint brings it; T5X's checkpoints are read through it.
   'tensorstore',
+  'typer>=0.29',
 ]
 
 EXTRAS = {

@@ -6,6 +6,7 @@ pipe) it is a plain line every few seconds, so that the file stays readable.
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import os
 import time
 from typing import Protocol
 
@@ -23,6 +24,15 @@ from rich.table import Table
 from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 10.0
+_PLAIN_WIDTH = 120  # columns of a table that is not written to a terminal
+
+
+def for_output() -> Console:
+  """Makes a console of the standard output, wide enough for tables."""
+  console = Console()
+  if console.is_terminal or 'COLUMNS' in os.environ:
+    return console
+  return Console(width=_PLAIN_WIDTH)
 
 
 def say(console: Console, text: str, *, style: str | None = None) -> None:

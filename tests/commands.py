@@ -1,11 +1,17 @@
 """Runs the real command in one or several processes, each with fake devices."""
 
+import contextlib
+import functools
 import os
 import pathlib
 import socket
 import subprocess
 import sys
 import time
+import types
+from unittest import mock
+
+from hypergrid_jax.cli import main, tasks, verbs, weights
 
 ROOT = pathlib.Path(__file__).parents[1]
 TIMEOUT_SECONDS = 400
@@ -86,3 +92,24 @@ def succeeds(*arguments, **places) -> list[str]:
   for number, (code, out, err) in enumerate(ended):
     assert code == 0, f'process {number}: {code}\n{out}\n{err}'
   return [out for _, out, _ in ended]
+
+
+def parsed(*arguments) -> types.SimpleNamespace:
+  """Returns the verb and the options of a command line, without running it."""
+  calls = []
+
+  def recorder(info):
+    def record(**options):
+      calls.append(types.SimpleNamespace(verb=info.name, **options))
+      return 0
+
+    return functools.wraps(info.callback)(record)
+
+  with contextlib.ExitStack() as stack:
+    for app in (verbs.app, tasks.app, weights.app):
+      for info in app.registered_commands:
+        patch = mock.patch.object(info, 'callback', recorder(info))
+        stack.enter_context(patch)
+    assert main.main(arguments) == 0
+  (call,) = calls
+  return call

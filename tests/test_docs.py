@@ -7,8 +7,9 @@ import shlex
 
 import pytest
 
-from hypergrid_jax.cli import arguments, main
+from hypergrid_jax.cli import main
 from hypergrid_jax.tasks.toml import tasks
+from tests import commands
 
 PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'tasks.md'
 TEXT = PAGE.read_text()
@@ -58,7 +59,7 @@ def test_every_command_is_one():
   for text in COMMANDS:
     name, *arguments_ = shlex.split(text)
     assert name == 'hypergrid'
-    arguments.parse(arguments_)
+    commands.parsed(*arguments_)
 
 
 @pytest.mark.parametrize('file', ['reviews/reviews.toml', 'words/words.py'])

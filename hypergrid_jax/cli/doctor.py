@@ -11,8 +11,8 @@ import shutil
 import sys
 from typing import Literal
 
+from packaging import requirements, utils
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from hypergrid_jax import console as console_lib
@@ -68,17 +68,17 @@ def report(data_source: str | None = None, *, console: Console) -> int:
 
   Args:
     data_source: checked in addition to the sample corpus and TFDS.
-    console: where to.
+    console: prints it.
 
   Returns:
     0 when nothing is missing, otherwise 1.
   """
   findings = list(_examine(data_source))
-  table = Table(show_header=False, box=None, padding=(0, 1))
+  table = console_lib.table(('state', 'subject', 'finding'))
   styles = {'ok': 'green', 'note': 'yellow', 'missing': 'bold red'}
   for finding in findings:
     state = Text(finding.state, style=styles[finding.state])
-    table.add_row(state, Text(finding.subject), Text(finding.detail))
+    table.add_row(state, finding.subject, finding.detail)
   console.print(table)
   missing = sum(finding.state == 'missing' for finding in findings)
   if missing:
@@ -95,26 +95,13 @@ def tested_versions() -> dict[str, str]:
     return {}
   versions = {}
   for line in path.read_text(encoding='utf-8').splitlines():
-    pin, _, marker = line.partition(';')
-    name, separator, version = pin.strip().partition('==')
-    if separator and _applies(marker.strip()):
-      versions[_normal(name)] = version
+    if not line.strip() or line.startswith('#'):
+      continue
+    pin = requirements.Requirement(line)
+    if pin.marker is None or pin.marker.evaluate():
+      (version,) = pin.specifier
+      versions[utils.canonicalize_name(pin.name)] = version.version
   return versions
-
-
-def _normal(name: str) -> str:
-  """A distribution's name as pip compares it."""
-  return name.lower().replace('_', '-')
-
-
-def _applies(marker: str) -> bool:
-  """Whether a marker holds: empty, or python_version against one number."""
-  if not marker:
-    return True
-  _, relation, bound = marker.split()
-  limit = tuple(map(int, bound.strip('"').split('.')))
-  below = sys.version_info[:2] < limit
-  return below if relation == '<' else not below
 
 
 def _examine(data_source: str | None) -> Iterator[Finding]:
@@ -154,11 +141,11 @@ def _packages() -> Iterator[Finding]:
     try:
       version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-      wanted = tested.get(_normal(name))
+      wanted = tested.get(utils.canonicalize_name(name))
       pin = f'{name}=={wanted}' if wanted else name
       yield Finding(name, 'missing', f'not installed: pip install {pin}')
       continue
-    wanted = tested.get(_normal(name), version)
+    wanted = tested.get(utils.canonicalize_name(name), version)
     if version == wanted:
       yield Finding(name, 'ok', version)
     else:

@@ -1,76 +1,145 @@
-"""What each verb of the `hypergrid` command calls.
+"""The verbs that train and use runs, and `doctor`.
 
 A verb turns its flags into one call. Everything else is imported inside it, so
 that `--help` stays quick and no verb pays for another.
 """
 
-import argparse
+from collections.abc import Iterator, Sequence
 import contextlib
 import os
 import pathlib
 import typing
-from typing import Any
+from typing import Annotated, Literal
+
+import typer
+
+from hypergrid_jax.cli import flags
 
 if typing.TYPE_CHECKING:
-  from collections.abc import Iterator
-
   from rich.console import Console
 
-  from hypergrid_jax.config.run_config import RunConfig
-
-PLAIN_WIDTH = 120  # columns of a table that is not written to a terminal
+app = flags.make_app()
 
 
-def train(options: argparse.Namespace) -> int:
-  """Trains a run and evaluates it."""
+@flags.verb(app, 'train')
+def train(
+  context: typer.Context,
+  *,
+  gin_file: flags.Files,
+  model_dir: flags.Directory | None = None,
+  fresh: bool = False,
+  settings: flags.Settings,
+  processes: flags.Processes,
+) -> None:
+  """Train, or go on training, and evaluate.
+
+  Goes on when DIR holds the same run.
+
+  Flags:
+    gin_file: the configuration; looked for here, then among the installed
+      files. May be repeated.
+    model_dir: the run; by default runs/NAME for NAME.gin.
+    fresh: move what DIR holds aside and start anew.
+
+  Example:
+    hypergrid train --gin_file=gin/runs/quickstart.gin train.seed=1
+  """
   from hypergrid_jax.config import run_config
 
-  run = _configured(options)
+  run = settings.run(gin_file)
 
-  with _together(options) as console:
+  with _connected(context, processes) as console:
     from hypergrid_jax.runs import experiment
 
     experiment.train(
       run,
-      _model_dir(options),
+      model_dir or _default_directory(gin_file),
       config_text=run_config.operative_config(run),
-      fresh=options.fresh,
+      fresh=fresh,
       console=console,
     )
-  return 0
 
 
-def evaluate(options: argparse.Namespace) -> int:
-  """Evaluates checkpoints of a run."""
-  run = _run_of_directory(options)
+@flags.verb(app, 'eval')
+def evaluate(
+  context: typer.Context,
+  *,
+  model_dir: flags.Directory,
+  step: flags.Steps = 'best',
+  split: flags.Name | None = None,
+  tasks: flags.Names = None,
+  limit: flags.Count | None = None,
+  settings: flags.Settings,
+  processes: flags.Processes,
+) -> None:
+  """Evaluate checkpoints of a run: metrics, predictions, table.
 
-  with _together(options) as console:
+  Flags:
+    model_dir: the run.
+    step: the checkpoints; best is by the average.
+    split: 'validation', 'test' or 'train'.
+    tasks: by default all of the mixture.
+    limit: examples per task.
+
+  Example:
+    hypergrid eval --model_dir=runs/quickstart --tasks=glue_sst2
+  """
+  run = settings.run_of(model_dir)
+
+  with _connected(context, processes) as console:
     from hypergrid_jax.runs import experiment
 
     experiment.evaluate(
       run,
-      options.model_dir,
-      step=options.step,
-      split=options.split,
-      tasks=options.tasks,
-      limit=options.limit,
+      model_dir,
+      step=step,
+      split=split,
+      tasks=tasks,
+      limit=limit,
       console=console,
     )
-  return 0
 
 
-def compare(options: argparse.Namespace) -> int:
-  """Trains several methods on the same data, and writes one table."""
+@flags.verb(app, 'compare')
+def compare(
+  *,
+  gin_file: flags.Files,
+  methods: flags.Names,
+  model_dir: flags.Directory | None = None,
+  seeds: flags.Numbers = '0',
+  single_task_seeds: flags.Numbers = None,
+  step_pairs: Annotated[int, flags.Value('N', min=0)] = 20,
+  no_plot: bool = False,
+  settings: flags.Settings,
+) -> None:
+  """Train several methods on the same data, and write one table.
+
+  Every method is a run of its own in DIR/METHOD/seedN; the same command goes
+  on. Writes compare.md, .csv, .json and .png.
+
+  Flags:
+    gin_file: what all runs share. May be repeated.
+    methods: files of gin/methods without .gin, or paths of gin files; A+B for
+      two in one model; single_task for a plain T5 per task.
+    model_dir: the comparison; by default runs/NAME for NAME.gin.
+    seeds: one run of each method for each.
+    single_task_seeds: those of single_task; by default the first of --seeds.
+    step_pairs: steps of each method to time beside as many of a plain T5.
+    no_plot: do without matplotlib.
+
+  Example:
+    hypergrid compare --gin_file=gin/runs/compare.gin --methods=plain,hypergrid
+  """
   from hypergrid_jax.comparing import plan
 
   planned = plan.make(
-    options.methods,
-    options.gin_file,
-    options.bindings,
-    _flags(options),
-    directory=_model_dir(options),
-    seeds=options.seeds,
-    single_task_seeds=options.single_task_seeds,
+    methods,
+    gin_file,
+    settings.bindings or (),
+    settings.short_bindings,
+    directory=model_dir or _default_directory(gin_file),
+    seeds=seeds,
+    single_task_seeds=single_task_seeds,
   )
 
   from hypergrid_jax.comparing import command
@@ -79,248 +148,173 @@ def compare(options: argparse.Namespace) -> int:
   compilation_cache.turn_on()
   command.compare(
     planned,
-    pairs=options.step_pairs,
-    with_plot=not options.no_plot,
-    console=_console(),
+    pairs=step_pairs,
+    with_plot=not no_plot,
+    console=flags.console(),
   )
-  return 0
 
 
-def predict(options: argparse.Namespace) -> int:
-  """Predicts the rows of a file."""
-  run = _run_of_directory(options)
+@flags.verb(app, 'predict')
+def predict(
+  context: typer.Context,
+  *,
+  model_dir: flags.Directory,
+  input_: flags.File,
+  output: flags.File,
+  step: flags.Step = 'best',
+  resume: bool = False,
+  overwrite: bool = False,
+  settings: flags.Settings,
+  processes: flags.Processes,
+) -> None:
+  """Predict rows of any mix of tasks.
 
-  with _together(options) as console:
+  A row is {"task": NAME, "fields": {...}} or {"task": NAME, "inputs": TEXT},
+  with an "id" if wanted.
+
+  Flags:
+    model_dir: the run.
+    input_: rows, as .jsonl or .jsonl.gz.
+    output: where predictions go.
+    step: the checkpoint; best is by the average.
+    resume: go on where a stopped run was.
+    overwrite: replace an output that is there.
+
+  Example:
+    hypergrid predict --model_dir=runs/quickstart --input rows.jsonl
+      --output answers.jsonl
+  """
+  run = settings.run_of(model_dir)
+
+  with _connected(context, processes) as console:
     from hypergrid_jax.prediction import files
 
     files.predict_file(
       run,
-      options.model_dir,
-      options.input,
-      options.output,
-      step=options.step,
-      overwrite=options.overwrite,
-      resume=options.resume,
+      model_dir,
+      input_,
+      output,
+      step=step,
+      overwrite=overwrite,
+      resume=resume,
       console=console,
     )
-  return 0
 
 
-def tokenize(options: argparse.Namespace) -> int:
-  """Builds the token stores of a run."""
-  run = _configured(options)
+@flags.verb(app, 'tokenize')
+def tokenize(
+  *,
+  gin_file: flags.Files,
+  model_dir: flags.Directory | None = None,
+  test: bool = False,
+  settings: flags.Settings,
+) -> None:
+  """Build the token stores of a run, and say what is in them.
+
+  Flags:
+    gin_file: the configuration. May be repeated.
+    model_dir: the run; by default runs/NAME for NAME.gin.
+    test: build the test splits too.
+
+  Example:
+    hypergrid tokenize --gin_file=gin/runs/quickstart.gin --token_dir=tokens
+  """
+  run = settings.run(gin_file)
 
   from hypergrid_jax.inspection import tokenization
 
   tokenization.tokenize(
-    run, _model_dir(options), test=options.test, console=_console()
+    run,
+    model_dir or _default_directory(gin_file),
+    test=test,
+    console=flags.console(),
   )
-  return 0
 
 
-def precompile(options: argparse.Namespace) -> int:
-  """Compiles a run for devices that are not here."""
+@flags.verb(app, 'precompile')
+def precompile(
+  *,
+  gin_file: flags.Files,
+  topology: flags.Name,
+  slices: flags.Count | None = None,
+  program: Literal['train', 'decode'] | None = None,
+  quick: bool = False,
+  json: flags.File | None = None,
+  settings: flags.Settings,
+) -> int:
+  """Compile a run for a TPU slice without one: what it takes and costs.
+
+  Needs neither data nor a TPU, only its compiler: the extra tpu. Exit code 1
+  when a step does not fit; changes that make it fit are tried then.
+
+  Flags:
+    gin_file: the configuration. May be repeated.
+    topology: chips by dimension, such as v5e:4x4 or v5p:4x4x8; an accelerator
+      type, such as v5e-16 or v4-128; or cpu.
+    slices: how many such slices; by default mesh.slices.
+    program: compile only this one; by default both.
+    quick: optimise less, which takes a fifth of the time: the same FLOPs, more
+      memory and traffic.
+    json: write all numbers there, too.
+
+  Example:
+    hypergrid precompile --gin_file=gin/runs/glue_super_glue_base.gin
+      --vocab=t5.model --topology=v5e:2x4
+  """
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # what is here is not used
-  run = _configured(options)
+  run = settings.run(gin_file)
 
   from hypergrid_jax.precompiling import command
 
   return command.precompile(
     run,
-    options.topology,
-    slices=options.slices,
-    program=options.program,
-    quick=options.quick,
-    json_file=options.json,
-    console=_console(),
+    topology,
+    slices=slices,
+    program=program,
+    quick=quick,
+    json_file=json,
+    console=flags.console(),
   )
 
 
-def list_tasks(options: argparse.Namespace) -> int:
-  """Lists the tasks."""
-  from hypergrid_jax.inspection import task_pages
+@flags.verb(app, 'doctor')
+def doctor(*, data_source: flags.Name | None = None) -> int:
+  """Check versions, devices and data, and say how to get what is missing.
 
-  _load_task_files(options)
-  _console().print(task_pages.overview(options.data_source))
-  return 0
+  Exit code 0 when everything needed is there, 1 otherwise.
 
+  Flags:
+    data_source: check this too: 'sample' (bundled), 'tfds' or 'files:DIR'.
 
-def show_task(options: argparse.Namespace) -> int:
-  """Shows examples of one task."""
-  from hypergrid_jax.inspection import task_pages
-
-  _load_task_files(options)
-  task_pages.show(options.name, split=options.split, **_page_options(options))
-  return 0
-
-
-def check_task(options: argparse.Namespace) -> int:
-  """Checks the data of a task, or of all tasks of a file."""
-  from hypergrid_jax.inspection import task_pages
-
-  _load_task_files(options)
-  for name in task_pages.resolve(options.name):
-    task_pages.check(name, **_page_options(options))
-  return 0
-
-
-def import_weights(options: argparse.Namespace) -> int:
-  """Imports T5 weights."""
-  from hypergrid_jax import errors
-  from hypergrid_jax.config import run_config
-
-  run, text = None, ''
-  if options.gin_file:
-    run = _configured(options)
-    text = run_config.operative_config(run)
-  elif options.bindings:
-    raise errors.UserError(
-      f'{options.bindings[0]}: there is no run to set this in; name one with'
-      ' --gin_file.'
-    )
-  if not options.plan and options.to is None:
-    raise errors.UserError('--to is missing: the directory to write.')
-
-  from hypergrid_jax.interop import importing
-
-  given = {'run': run, 'vocab_rows': options.vocab_rows, 'console': _console()}
-  if options.plan:
-    importing.show_plan(options.source, **given)
-  else:
-    importing.import_weights(
-      options.source, options.to, config_text=text, **given
-    )
-  return 0
-
-
-def export_weights(options: argparse.Namespace) -> int:
-  """Exports a checkpoint for transformers."""
-  run = None
-  if pathlib.Path(options.model_dir, 'run.json').exists():
-    run = _run_of_directory(options)
-
-  from hypergrid_jax.interop import exporting
-
-  exporting.export(
-    run,
-    options.model_dir,
-    options.output,
-    task=options.task,
-    step=options.step,
-    max_shard_size=options.max_shard_size,
-    vocab_rows=options.vocab_rows,
-    console=_console(),
-  )
-  return 0
-
-
-def edit(options: argparse.Namespace) -> int:
-  """Writes a changed copy of a run."""
-  from hypergrid_jax import errors
-  from hypergrid_jax.config import run_config
-
-  asked = ('add_tasks', 'remove_tasks', 'average', 'drop_optimizer')
-  if not any(getattr(options, name) for name in asked):
-    raise errors.UserError(
-      'Nothing to change: name at least one of'
-      f' {", ".join(f"--{name}" for name in asked)}.'
-    )
-  run = _run_of_directory(options)
-
-  from hypergrid_jax.interop import editing
-
-  editing.edit(
-    run,
-    options.model_dir,
-    options.to,
-    editing.Edit(
-      add=options.add_tasks,
-      like=options.like,
-      remove=options.remove_tasks,
-      average=options.average,
-      step=options.step,
-    ),
-    config_text=run_config.operative_config,
-    console=_console(),
-  )
-  return 0
-
-
-def doctor(options: argparse.Namespace) -> int:
-  """Checks the installation."""
+  Example:
+    hypergrid doctor --data_source=files:DIR
+  """
   from hypergrid_jax.cli import doctor as doctor_lib
 
-  return doctor_lib.report(options.data_source, console=_console())
+  return doctor_lib.report(data_source, console=flags.console())
 
 
-def _configured(options: argparse.Namespace) -> 'RunConfig':
-  """The run of gin files, bindings and flags."""
-  from hypergrid_jax.config import run_config
-
-  return run_config.parse(options.gin_file, options.bindings, _flags(options))
-
-
-def _run_of_directory(options: argparse.Namespace) -> 'RunConfig':
-  """The run that a directory holds, with what bindings and flags change."""
-  from hypergrid_jax.config import run_config
-  from hypergrid_jax.runs import directory
-
-  directory.read_facts(options.model_dir)
-  config = os.path.join(options.model_dir, 'config.gin')
-  return run_config.parse([config], options.bindings, _flags(options))
-
-
-def _model_dir(options: argparse.Namespace) -> str:
-  stem = pathlib.Path(options.gin_file[-1]).stem
-  return options.model_dir or os.path.join('runs', stem)
-
-
-def _flags(options: argparse.Namespace) -> dict[str, str | list[str] | None]:
-  from hypergrid_jax.config import run_config
-
-  return {flag: getattr(options, flag) for flag in run_config.FLAGS}
-
-
-def _load_task_files(options: argparse.Namespace):
-  from hypergrid_jax.tasks import task_files
-
-  task_files.load(options.task_file or ())
-
-
-def _page_options(options: argparse.Namespace) -> dict[str, Any]:
-  """What `tasks show` and `tasks check` have in common."""
-  from hypergrid_jax.data import config
-
-  given = {
-    name: value
-    for name in ('inputs_length', 'targets_length')
-    if (value := getattr(options, name)) is not None
-  }
-  return {
-    'source': options.data_source,
-    'vocabulary': options.vocab,
-    'num': options.num,
-    'lengths': config.DataConfig(mixture=options.name, **given).lengths,
-    'token_dir': options.token_dir,
-    'console': _console(),
-  }
+def _default_directory(gin_files: Sequence[str]) -> str:
+  return os.path.join('runs', pathlib.Path(gin_files[-1]).stem)
 
 
 @contextlib.contextmanager
-def _together(options: argparse.Namespace) -> 'Iterator[Console]':
-  """Connects the processes of a run; only the first one's console speaks.
+def _connected(
+  context: typer.Context, asked: flags.Processes
+) -> 'Iterator[Console]':
+  """Connects the processes of a run; only the first one's console prints.
 
-  What they compile is kept.
+  Keeps what they compile.
   """
   from hypergrid_jax.parallel import clusters, compilation_cache
 
   cluster = clusters.find(
-    options.distributed,
-    coordinator=options.coordinator,
-    num_processes=options.num_processes,
-    process_id=options.process_id,
+    asked.distributed,
+    coordinator=asked.coordinator,
+    num_processes=asked.num_processes,
+    process_id=asked.process_id,
   )
-  console = _console()
+  console = flags.console()
   if cluster is None:
     compilation_cache.turn_on()
     yield console
@@ -331,17 +325,19 @@ def _together(options: argparse.Namespace) -> 'Iterator[Console]':
   console.quiet = cluster.process_id > 0
   with processes.connected(
     cluster,
-    run=' '.join(options.arguments),
-    timeout_seconds=options.start_timeout,
+    run=_as_typed(context),
+    timeout_seconds=asked.start_timeout,
   ):
     compilation_cache.turn_on()
     yield console
 
 
-def _console() -> 'Console':
-  from rich.console import Console
-
-  console = Console()
-  if console.is_terminal or 'COLUMNS' in os.environ:
-    return console
-  return Console(width=PLAIN_WIDTH)
+def _as_typed(context: typer.Context) -> str:
+  """The command line, but for what tells the processes of a run apart."""
+  words = [context.info_name]
+  for name, value in context.params.items():
+    if name != 'process_id' and value not in (None, False):
+      values = value if isinstance(value, list | tuple) else [value]
+      flag = '' if name == 'bindings' else f'--{name}='
+      words += [f'{flag}{each}' for each in values]
+  return ' '.join(words)

@@ -1,7 +1,6 @@
 """What each verb calls, with which run and which options."""
 
 import json
-import os
 import pathlib
 
 import pytest
@@ -15,6 +14,12 @@ from hypergrid_jax.tasks import definitions
 from tests.tasks import own_files
 
 QUICKSTART = '--gin_file=gin/runs/quickstart.gin'
+CALLED = {
+  'train': (experiment, 'train'),
+  'eval': (experiment, 'evaluate'),
+  'predict': (files, 'predict_file'),
+  'tokenize': (tokenization, 'tokenize'),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -23,214 +28,184 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def calls(monkeypatch):
-  """Records what a verb calls, in place of training and evaluating."""
-  recorded = []
+def called(monkeypatch):
+  """Runs a verb; returns the run, directories and options of its call."""
 
-  def record(name):
-    def call(run, model_dir, **options):
-      options.pop('console')
-      recorded.append((name, run, model_dir, options))
+  def run(verb, *arguments):
+    calls = []
 
-    monkeypatch.setattr(experiment, name, call)
+    def record(run, *directories, console, **options):
+      calls.append((run, directories, options))
 
-  record('train')
-  record('evaluate')
-  return recorded
+    monkeypatch.setattr(*CALLED[verb], record)
+    assert main.main([verb, *arguments]) == 0
+    (call,) = calls
+    return call
+
+  return run
 
 
 @pytest.fixture
-def model_dir(calls):
+def run_directory(called):
   """The directory of a run that was configured but not trained."""
-  main.main(['train', QUICKSTART, 'train.seed=6', '--task_file=own.toml'])
-  ((_, _, _, options),) = calls
-  calls.clear()
-  os.mkdir('d')
-  pathlib.Path('d/config.gin').write_text(options['config_text'])
-  pathlib.Path('d/run.json').write_text(json.dumps({'identity': {}}))
-  return 'd'
+  _, _, options = called(
+    'train', QUICKSTART, 'train.seed=6', '--task_file=own.toml'
+  )
+  path = pathlib.Path('d')
+  path.mkdir()
+  (path / 'config.gin').write_text(options['config_text'])
+  (path / 'run.json').write_text(json.dumps({'identity': {}}))
 
 
-class TestTrain:
-  def test_files_bindings_and_flags_make_the_run(self, calls):
-    code = main.main(
-      [
-        'train',
-        'train.num_steps=5',
-        QUICKSTART,
-        '--gin.train.seed=3',
-        '--model_dir',
-        'here',
-        '--data_source=files:d',
-        '--vocab=v',
-        '--token_dir=t',
-        'data.mixture=glue',
-        '--fresh',
-      ]
-    )
-    assert code == 0
-    ((name, run, model_dir, options),) = calls
-    assert (name, model_dir, options['fresh']) == ('train', 'here', True)
-    assert (run.train.num_steps, run.train.seed) == (5, 3)
-    assert (run.data.source, run.data.vocabulary) == ('files:d', 'v')
-    assert (run.data.token_dir, run.data.mixture) == ('t', 'glue')
-
-  def test_config_text_is_the_run(self, calls):
-    main.main(['train', QUICKSTART, 'train.num_steps=5'])
-    ((_, run, _, options),) = calls
-    pathlib.Path('config.gin').write_text(options['config_text'])
-    assert run_config.parse(['config.gin']) == run
-    assert options['fresh'] is False
-
-  def test_the_directory_is_named_after_the_last_file(self, calls):
-    pathlib.Path('mine.gin').write_text('train.seed = 4\n')
-    main.main(['train', QUICKSTART, '--gin_file', 'mine.gin'])
-    ((_, run, model_dir, _),) = calls
-    assert model_dir == os.path.join('runs', 'mine')
-    assert run.train.seed == 4
-
-  def test_task_files_may_be_several_and_take_the_place_of_gin_s(self, calls):
-    pathlib.Path('mine.gin').write_text(
-      "include 'gin/runs/quickstart.gin'\ndata.task_files = ('old.toml',)\n"
-    )
-    main.main(['train', '--gin_file=mine.gin'])
-    main.main(
-      ['train', '--gin_file=mine.gin', '--task_file=a.toml', '--task_file=b.py']
-    )
-    assert [run.data.task_files for _, run, _, _ in calls] == [
-      ('old.toml',),
-      ('a.toml', 'b.py'),
-    ]
+def test_files_bindings_and_flags_make_the_run(called):
+  run, directories, options = called(
+    'train',
+    'train.num_steps=5',
+    QUICKSTART,
+    '--gin.train.seed=3',
+    *('--model_dir', 'here', '--data_source=files:d', '--vocab=v'),
+    *('--token_dir=t', 'data.mixture=glue', '--fresh'),
+  )
+  assert (directories, options['fresh']) == (('here',), True)
+  assert (run.train.num_steps, run.train.seed) == (5, 3)
+  assert (run.data.source, run.data.vocabulary) == ('files:d', 'v')
+  assert (run.data.token_dir, run.data.mixture) == ('t', 'glue')
+  pathlib.Path('config.gin').write_text(options['config_text'])
+  assert run_config.parse(['config.gin']) == run
 
 
-class TestEval:
-  def test_the_run_is_the_directory_s(self, calls, model_dir):
-    assert main.main(['eval', f'--model_dir={model_dir}']) == 0
-    ((name, run, directory, options),) = calls
-    assert (name, directory, run.train.seed) == ('evaluate', 'd', 6)
-    assert run.data.task_files == ('own.toml',)
-    expected = {'step': 'best', 'split': None, 'tasks': None, 'limit': None}
-    assert options == expected
-
-  def test_flags_say_what_to_evaluate(self, calls, model_dir):
-    arguments = ['--step=20', '--split=test', '--tasks=a, b', '--limit=7']
-    main.main(
-      ['eval', f'--model_dir={model_dir}', *arguments, 'evaluate.batch_size=5']
-    )
-    ((_, run, _, options),) = calls
-    assert options == {
-      'step': 20,
-      'split': 'test',
-      'tasks': ('a', 'b'),
-      'limit': 7,
-    }
-    assert run.evaluate.batch_size == 5
-
-  def test_all_steps(self, calls, model_dir):
-    main.main(['eval', f'--model_dir={model_dir}', '--step=all'])
-    assert calls[0][3]['step'] == 'all'
-
-  def test_a_directory_without_a_run_is_refused(self, calls, capsys):
-    assert main.main(['eval', '--model_dir=nowhere']) == 2
-    assert 'nowhere' in capsys.readouterr().err
-    assert not calls
+def test_the_directory_is_named_after_the_last_file(called):
+  pathlib.Path('mine.gin').write_text('train.seed = 4\n')
+  run, directories, options = called(
+    'train', QUICKSTART, '--gin_file', 'mine.gin'
+  )
+  assert directories == ('runs/mine',)
+  assert run.train.seed == 4
+  assert options['fresh'] is False
 
 
-class TestPredict:
-  def test_the_run_is_the_directory_s(self, monkeypatch, model_dir):
-    asked = []
-    monkeypatch.setattr(
-      files,
-      'predict_file',
-      lambda *args, console, **options: asked.append((args, options)),
-    )
-    arguments = [f'--model_dir={model_dir}', '--input=i', '--output=o']
-    assert main.main(['predict', *arguments]) == 0
-    (run, *places), options = asked.pop()
-    assert (run.train.seed, run.data.task_files) == (6, ('own.toml',))
-    assert places == ['d', 'i', 'o']
-    assert options == {'step': 'best', 'resume': False, 'overwrite': False}
-    more = ['--step=20', '--resume', '--task_file=new.toml', 'train.seed=9']
-    main.main(['predict', *arguments, *more])
-    (run, *_), options = asked.pop()
-    assert (run.train.seed, run.data.task_files) == (9, ('new.toml',))
-    assert options == {'step': 20, 'resume': True, 'overwrite': False}
-    main.main(['predict', *arguments, '--overwrite'])
-    assert asked.pop()[1]['overwrite']
+def test_task_files_may_be_several_and_take_the_place_of_gin_s(called):
+  pathlib.Path('mine.gin').write_text(
+    "include 'gin/runs/quickstart.gin'\ndata.task_files = ('old.toml',)\n"
+  )
+  flags = ['--task_file=a.toml', '--task_file=b.py']
+  for more, expected in (([], ('old.toml',)), (flags, ('a.toml', 'b.py'))):
+    run, _, _ = called('train', '--gin_file=mine.gin', *more)
+    assert run.data.task_files == expected
 
 
-class TestTokenize:
-  def test_the_run_is_that_of_train(self, monkeypatch, calls):
-    asked = []
-    monkeypatch.setattr(
-      tokenization,
-      'tokenize',
-      lambda *args, console, **options: asked.append((args, options)),
-    )
-    arguments = [QUICKSTART, 'train.seed=8', '--token_dir=t']
-    for verb in ('train', 'tokenize'):
-      assert main.main([verb, *arguments]) == 0
-    assert asked.pop() == (calls[0][1:3], {'test': False})
-    main.main(['tokenize', *arguments, '--test', '--model_dir=here'])
-    assert asked == [((calls[0][1], 'here'), {'test': True})]
+EVAL = {'step': 'best', 'split': None, 'tasks': None, 'limit': None}
+PREDICT = {'step': 'best', 'resume': False, 'overwrite': False}
+
+
+@pytest.mark.parametrize(
+  ('verb', 'arguments', 'expected'),
+  [
+    ('eval', '', EVAL),
+    (
+      'eval',
+      '--step=20 --split=test --tasks=a,b --limit=7',
+      {'step': 20, 'split': 'test', 'tasks': ('a', 'b'), 'limit': 7},
+    ),
+    ('eval', '--step=all', {**EVAL, 'step': 'all'}),
+    ('eval', '--step best:glue_rte', {**EVAL, 'step': 'best:glue_rte'}),
+    ('predict', '--input=i --output=o', PREDICT),
+    (
+      'predict',
+      '--input i --output=o --step=20 --resume',
+      {**PREDICT, 'step': 20, 'resume': True},
+    ),
+    (
+      'predict',
+      '--input=i --output=o --overwrite',
+      {**PREDICT, 'overwrite': True},
+    ),
+  ],
+)
+@pytest.mark.usefixtures('run_directory')
+def test_the_run_is_the_directory_s(called, verb, arguments, expected):
+  words = ['--model_dir=d', *arguments.split()]
+  run, directories, options = called(verb, *words)
+  assert (run.train.seed, run.data.task_files) == (6, ('own.toml',))
+  assert directories == (('d',) if verb == 'eval' else ('d', 'i', 'o'))
+  assert options == expected
+  run, _, _ = called(verb, *words, '--task_file=new.toml', 'train.seed=9')
+  assert (run.train.seed, run.data.task_files) == (9, ('new.toml',))
+
+
+def test_a_directory_without_a_run_is_refused(capsys):
+  assert main.main(['eval', '--model_dir=nowhere']) == 2
+  assert 'nowhere' in capsys.readouterr().err
+
+
+def test_tokenize_has_the_run_of_train(called):
+  arguments = [QUICKSTART, 'train.seed=8', '--token_dir=t']
+  run, directories, _ = called('train', *arguments)
+  assert called('tokenize', *arguments) == (run, directories, {'test': False})
+  assert called('tokenize', *arguments, '--test', '--model_dir=here') == (
+    run,
+    ('here',),
+    {'test': True},
+  )
 
 
 class TestTasks:
   @pytest.fixture
   def pages(self, monkeypatch):
-    """What is asked of the pages, and the tasks that are known then."""
+    """What is asked of the pages, and whether `reviews` is a task then."""
     asked = []
 
     def page(*args, **options):
       options.pop('console', None)
-      known = 'reviews' in definitions.DEFINITIONS
-      asked.append((args, options, known))
+      asked.append((args, options, 'reviews' in definitions.DEFINITIONS))
       return 'a table'
 
     for name in ('overview', 'show', 'check'):
       monkeypatch.setattr(task_pages, name, page)
     return asked
 
-  def test_tasks_of_files_are_known(self, pages):
-    flag = f'--task_file={own_files.write_reviews(pathlib.Path("own"))}'
-    main.main(['tasks', 'list', flag])
-    main.main(['tasks', 'show', 'reviews', flag])
-    main.main(['tasks', 'check', 'reviews', flag])
-    assert [(args, known) for args, _, known in pages] == [
-      (('sample',), True),
-      (('reviews',), True),
-      (('reviews',), True),
-    ]
+  @pytest.mark.parametrize(
+    'arguments', [['list'], ['show', 'reviews'], ['check', 'reviews']]
+  )
+  def test_tasks_of_files_exist(self, pages, arguments):
+    path = own_files.write_reviews(pathlib.Path('own'))
+    main.main(['tasks', *arguments, f'--task_file={path}'])
+    ((args, _, exists),) = pages
+    assert (args, exists) == (tuple(arguments[1:]) or ('sample',), True)
 
-  def test_pages_are_asked_for_as_the_flags_say(self, pages):
-    main.main(['tasks', 'show', 'glue_rte'])
-    main.main(['tasks', 'check', 'glue_rte'])
-    given = ['--num=7', '--inputs_length=30', '--data_source=tfds']
-    given += ['--vocab=bytes', '--token_dir=t']
-    main.main(['tasks', 'check', 'glue_rte', *given])
-    main.main(['tasks', 'show', 'glue_rte', *given, '--split=train'])
+  def test_a_file_is_checked_task_by_task(self, pages):
+    path = own_files.write_reviews(pathlib.Path('own'))
+    assert main.main(['tasks', 'check', path]) == 0
+    ((args, _, exists),) = pages
+    assert (args, exists) == (('reviews',), True)
+
+  @pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+      (['check'], {}),
+      (['show'], {'split': None}),
+      (['show', '--split=train'], {'split': 'train'}),
+      (
+        ['check', '--num=7', '--vocab=bytes'],
+        {'num': 7, 'vocabulary': 'bytes'},
+      ),
+      (
+        ['check', '--inputs_length=30', '--data_source=tfds', '--token_dir=t'],
+        {'lengths': (30, 62), 'source': 'tfds', 'token_dir': 't'},
+      ),
+    ],
+  )
+  def test_a_page_is_asked_for_as_the_flags_say(
+    self, pages, arguments, expected
+  ):
+    action, *more = arguments
+    main.main(['tasks', action, 'glue_rte', *more])
+    ((args, options, _),) = pages
     default = {
       'source': 'sample',
       'vocabulary': 'sample',
       'lengths': (512, 62),
       'token_dir': None,
+      'num': 3,
     }
-    asked = {
-      'source': 'tfds',
-      'vocabulary': 'bytes',
-      'lengths': (30, 62),
-      'token_dir': 't',
-      'num': 7,
-    }
-    assert [options for _, options, _ in pages] == [
-      {**default, 'num': 3, 'split': None},
-      {**default, 'num': 2},
-      asked,
-      {**asked, 'split': 'train'},
-    ]
-
-  def test_a_file_is_checked_task_by_task(self, pages):
-    path = own_files.write_reviews(pathlib.Path('own'))
-    assert main.main(['tasks', 'check', path]) == 0
-    ((args, _, known),) = pages
-    assert (args, known) == (('reviews',), True)
+    assert (args, options) == (('glue_rte',), default | expected)

@@ -6,8 +6,8 @@ import shlex
 
 import pytest
 
-from hypergrid_jax.cli import arguments
 from hypergrid_jax.comparing import plan
+from tests import commands
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / 'docs' / 'compare.md').read_text()
@@ -25,13 +25,13 @@ COMMANDS = [
 )
 def test_a_command_makes_its_runs(command):
   name, *rest = shlex.split(command)
-  options = arguments.parse(rest)
+  options = commands.parsed(*rest)
   assert name == 'hypergrid'
   if options.verb == 'compare':
     planned = plan.make(
       options.methods,
       options.gin_file,
-      options.bindings,
+      options.bindings or (),
       {},
       directory='d',
       seeds=options.seeds,

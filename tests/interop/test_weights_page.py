@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hypergrid_jax.cli import arguments, main
+from hypergrid_jax.cli import main
 from hypergrid_jax.interop import names
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.tasks import vocabularies
+from tests import commands
 from tests.interop import directories, runs
 
 PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'weights.md'
@@ -42,7 +43,7 @@ def test_every_command_is_one():
   assert [command[1] for command in COMMANDS] == VERBS
   for name, *rest in COMMANDS:
     assert name == 'hypergrid'
-    arguments.parse(rest)
+    commands.parsed(*rest)
 
 
 @pytest.fixture

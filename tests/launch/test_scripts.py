@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from hypergrid_jax.cli import arguments
+from tests.commands import parsed
 from tests.launch.stubs import LAUNCH
 
 ROOT = LAUNCH.parent
@@ -91,7 +91,7 @@ def test_every_command_of_the_pages_is_one(stubs):
   ]
   assert len(found) > 10
   for words in found:
-    arguments.parse(words)
+    parsed(*words)
 
 
 def test_every_gin_file_of_the_page_is_there():
