@@ -54,9 +54,6 @@ def changed(row, **values):
 # Name of the file below d/glue/sst2, its content, and what the message says.
 SST2_FILES = {
   'not JSON': ('validation.jsonl', SST2 + '{"sentence": "b"', ['jsonl:2']),
-  'text after the object': ('validation.jsonl', SST2 + SST2[:-1] + 'x', [':2']),
-  'an array': ('validation.jsonl', SST2 + '["b", 1, 1]\n', [':2', 'a list']),
-  'one array around all': ('validation.jsonl', f'[\n{SST2}]\n', ['jsonl:1']),
   'a number': ('validation.jsonl', '5\n', [':1', 'a whole number']),
   'NaN': (
     'validation.jsonl',
@@ -69,40 +66,15 @@ SST2_FILES = {
     SST2 + '{"sentence": 5, "label": 1, "idx": 1}\n',
     [':2', "field 'sentence'", 'expected text', '5'],
   ),
-  'null for a text': (
-    'validation.jsonl',
-    '{"sentence": null, "label": 1, "idx": 1}\n',
-    [':1', "field 'sentence'", 'null'],
-  ),
-  'a text for a label': (
-    'validation.jsonl',
-    '{"sentence": "b", "label": "positive", "idx": 1}\n',
-    [':1', "field 'label'", 'positive'],
-  ),
-  'true for a label': (
-    'validation.jsonl',
-    '{"sentence": "b", "label": true, "idx": 1}\n',
-    [':1', "field 'label'"],
-  ),
   'a label out of range': (
     'validation.jsonl',
     '{"sentence": "b", "label": 2, "idx": 1}\n',
     [':1', "field 'label'", '2 is out of range'],
   ),
-  'no label outside the test split': (
-    'validation.jsonl',
-    '{"sentence": "b", "label": -1, "idx": 1}\n',
-    [':1', "field 'label'", '-1 is out of range'],
-  ),
   'a field that is missing': (
     'validation.jsonl',
     '{"sentense": "b", "label": 1, "idx": 1}\n',
     [':1', "'sentence' is missing", "Did you mean 'sentense'"],
-  ),
-  'an index beyond 32 bits': (
-    'validation.jsonl',
-    '{"sentence": "b", "label": 1, "idx": 4294967296}\n',
-    [':1', "field 'idx'", '32 bits'],
   ),
   'half of a surrogate pair': (
     'validation.jsonl',
@@ -114,21 +86,10 @@ SST2_FILES = {
     SST2.encode() + SST2.replace('film', 'café').encode('latin-1'),
     [':2', 'not UTF-8', '0xe9'],
   ),
-  'UTF-16': ('validation.jsonl', SST2.encode('utf-16'), [':1', 'not UTF-8']),
   'a gzip file cut off': (
     'validation.jsonl.gz',
     gzip.compress(SST2.encode() * 9, mtime=0)[:-9],
     ['validation.jsonl.gz', 'damaged or cut off'],
-  ),
-  'a gzip file with a wrong checksum': (
-    'validation.jsonl.gz',
-    gzip.compress(SST2.encode(), mtime=0)[:-8] + bytes(8),
-    ['validation.jsonl.gz', 'damaged'],
-  ),
-  'a .gz file that is no gzip': (
-    'validation.jsonl.gz',
-    SST2,
-    ['validation.jsonl.gz:1', 'damaged'],
   ),
   'gzip without .gz': (
     'validation.jsonl',
@@ -136,53 +97,26 @@ SST2_FILES = {
     [':1', 'not UTF-8'],
   ),
   'an empty file': ('validation.jsonl', '', ['no rows']),
-  'blank lines alone': ('validation.jsonl', '\n\n \n', ['no rows']),
   'a table of JSON lines': ('validation.tsv', SST2, ['no rows']),
-  'a header alone': ('validation.tsv', TSV.splitlines()[0], ['no rows']),
   'a row of a TSV too short': (
     'validation.tsv',
     TSV + 'b\t1\n',
     ['validation.tsv:3', '2 fields', 'sentence, label, idx'],
-  ),
-  'a tab inside a TSV field': (
-    'validation.tsv',
-    TSV + '"a\tfilm"\t1\t0\n',
-    ['validation.tsv:3', '4 fields'],
   ),
   'two columns of one name': (
     'validation.tsv',
     TSV.replace('idx', 'label'),
     ['validation.tsv:1', "'label' is named twice"],
   ),
-  'columns of something else': (
-    'validation.tsv',
-    TSV.replace('sentence', 'text'),
-    ['validation.tsv:2', "'sentence' is missing", "'text'"],
-  ),
-  'a table without a header': (
-    'validation.tsv',
-    'a film\t1\t0\nb film\t0\t1\n',
-    ['validation.tsv:2', "'sentence' is missing"],
-  ),
   'a word for a label in a table': (
     'validation.tsv',
     TSV + 'b\tgood\t1\n',
     ['validation.tsv:3', "field 'label'", 'good'],
   ),
-  'a stray quote in a CSV': (
-    'validation.csv',
-    CSV + '"a "good" film",1,0\n',
-    ['validation.csv:3', 'not valid CSV'],
-  ),
   'an open quote in a CSV': (
     'validation.csv',
     CSV + '"a film,1,0\n',
     ['validation.csv:3', 'not valid CSV'],
-  ),
-  'a comma too many in a CSV': (
-    'validation.csv',
-    CSV + 'a, good film,1,0\n',
-    ['validation.csv:3', '4 fields'],
   ),
 }
 
@@ -208,36 +142,19 @@ def check_data(capsys, task, fragments):
   ('task', 'row', 'fragments'),
   [
     (
-      'glue_stsb',
-      '{"sentence1": "a", "sentence2": "b", "label": 5.5, "idx": 0}',
-      ["field 'label'", '5.5 is out of range'],
-    ),
-    (
       'super_glue_wsc',
       changed(WSC, span2_index=5),
       ["'span2_index' 5", "'was'", "'she'"],
     ),
-    ('super_glue_wsc', changed(WSC, span2_index=99), ['expected 1 to 7']),
     (
       'super_glue_multirc',
       changed(MULTIRC, idx={'paragraph': 0, 'answer': 0}),
       ["'idx/question' is missing"],
     ),
     (
-      'super_glue_multirc',
-      changed(MULTIRC, idx=7),
-      ["'idx/paragraph' is miss"],
-    ),
-    (
       'super_glue_record',
       changed(RECORD, answers='Ann'),
       ["field 'answers'", 'a list of texts'],
-    ),
-    ('super_glue_record', changed(RECORD, answers=[]), ['the list is empty']),
-    (
-      'super_glue_record',
-      changed(RECORD, entities=['Ann', 5]),
-      ["field 'entities', item 1", '5'],
     ),
   ],
 )
@@ -288,11 +205,8 @@ class TestWhereFilesAre:
     ('source', 'fragment'),
     [
       ('smaple', "Did you mean 'sample'"),
-      ('', "Unknown data source ''"),
-      ('files:', "'files:DIR'"),
       ('files:nowhere', 'nowhere is not a directory'),
       ('files:file', 'file is not a directory'),
-      ('FILES:d', "Did you mean 'files'"),
       ('d', "Expected 'sample', 'tfds', or 'files:DIR'"),
     ],
   )

@@ -61,11 +61,8 @@ MULTIRC = {'paragraph': 'It rained.', 'question': 'Did it?', 'answer': 'yes'}
 ROWS = {
   'not JSON': ('{"task": "glue_sst2"', ['not valid JSON']),
   'a text': ('"a film"', ['a JSON object', 'text']),
-  'an array': ('[{"task": "glue_sst2", "inputs": "a"}]', ['a list']),
   'NaN': ('{"task": "glue_sst2", "inputs": "a", "id": NaN}', ['NaN']),
-  'nothing': ({}, ["'task'", 'the name of a task']),
   'no task': ({'inputs': 'a film'}, ["'task'", 'null']),
-  'a number for a task': ({'task': 3, 'inputs': 'a'}, ["'task'", '3']),
   'a mistyped task': (
     {'task': 'glue_sst', 'inputs': 'a'},
     ["'glue_sst' is no task of this run", "Did you mean 'glue_sst2'"],
@@ -79,27 +76,16 @@ ROWS = {
     ["it has neither; expected one of 'fields' and 'inputs'"],
   ),
   'both': ({**GOOD, 'inputs': 'a'}, ["'fields' and 'inputs'; expected one"]),
-  'both null': (
-    {'task': 'glue_sst2', 'fields': None, 'inputs': None},
-    ['it has neither'],
-  ),
   'a mistyped key': (
     {'task': 'glue_sst2', 'input': 'a'},
     ["unknown key 'input'", "Did you mean 'inputs'"],
   ),
   'a key too many': ({**GOOD, 'label': 1}, ["unknown key 'label'"]),
-  'true for an id': ({**GOOD, 'id': True}, ["'id'", 'true or false']),
   'a list for an id': ({**GOOD, 'id': [1]}, ["'id'", 'a list']),
-  'a fraction for an id': ({**GOOD, 'id': 1.5}, ["'id'", '1.5']),
   'a number for a text': (
     {'task': 'glue_sst2', 'inputs': 5},
     ["'inputs'", 'expected text', '5'],
   ),
-  'a list of texts': (
-    {'task': 'glue_sst2', 'inputs': ['a', 'b']},
-    ["'inputs'", 'expected text', 'a list'],
-  ),
-  'an empty text': ({'task': 'glue_sst2', 'inputs': ''}, ['the text is empty']),
   'a blank text': ({'task': 'glue_sst2', 'inputs': ' \n'}, ['text is empty']),
   'half of a surrogate pair': (
     '{"task": "glue_sst2", "inputs": "a\\ud800"}',
@@ -113,23 +99,9 @@ ROWS = {
     {'task': 'glue_sst2', 'fields': {'sentense': 'a'}},
     ["'fields'", "'sentence' is missing", "Did you mean 'sentense'"],
   ),
-  'no fields': (
-    {'task': 'glue_sst2', 'fields': {}},
-    ["'sentence' is missing; fields found: none"],
-  ),
   'a number for a field': (sst2(sentence=5), ["field 'sentence'", '5']),
-  'null for a field': (sst2(sentence=None), ["field 'sentence'", 'null']),
   'an empty field': (sst2(sentence=' '), ['sentence hold no text']),
   'a label out of range': (sst2(label=2), ["field 'label'", 'out of range']),
-  'a label in words': (sst2(label='positive'), ["field 'label'", 'positive']),
-  'an index in words': (sst2(idx='first'), ["field 'idx'", 'first']),
-  'a score out of range': (
-    {
-      'task': 'glue_stsb',
-      'fields': {'sentence1': 'a', 'sentence2': 'b', 'label': 7},
-    },
-    ["field 'label'", 'out of range'],
-  ),
   'a nested index in words': (
     {
       'task': 'super_glue_multirc',
@@ -161,7 +133,6 @@ def test_a_row(capsys, case):
 
 FILES = {
   'not there': (None, 'rows.jsonl: this file of rows is not there'),
-  'empty': ('', 'rows.jsonl: there are no rows in it'),
   'blank': ('\n\n', 'rows.jsonl: there are no rows in it'),
   'Latin-1': (b'{"task": "caf\xe9"}\n', 'rows.jsonl:1: not UTF-8'),
   'cut off': (json.dumps(GOOD)[:-1], 'rows.jsonl:1: not valid JSON'),
