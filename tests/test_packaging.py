@@ -102,7 +102,7 @@ def test_the_license_and_the_command_are_in_the_wheel(installed):
     (ROOT / 'LICENSE').read_bytes()
   )
   text = (info / 'entry_points.txt').read_text()
-  assert 'hypergrid = hypergrid_jax.cli:main' in text
+  assert 'hypergrid = hypergrid_jax.cli.main:main' in text
 
 
 def test_the_version_is_the_package_s(metadata):
@@ -131,9 +131,9 @@ def test_the_lines_that_keep_the_releases_in_place(metadata):
 def test_the_installed_package_finds_its_gin_files(installed, tmp_path):
   program = (
     'import hypergrid_jax; print(hypergrid_jax.__file__)\n'
-    'from hypergrid_jax import configuration\n'
-    "run = configuration.parse(['gin/runs/quickstart.gin'])\n"
-    "assert run == configuration.parse(['runs/quickstart.gin'])\n"
+    'from hypergrid_jax.config import run_config\n'
+    "run = run_config.parse(['gin/runs/quickstart.gin'])\n"
+    "assert run == run_config.parse(['runs/quickstart.gin'])\n"
     'print(run.data.mixture)\n'
   )
   done = run_installed(installed, tmp_path, '-c', program)

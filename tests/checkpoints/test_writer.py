@@ -242,8 +242,8 @@ def test_other_failures_are_not_called_a_full_disk(checkpointer, monkeypatch):
 KILLED = """
 import sys, jax, jax.numpy as jnp, numpy as np
 jax.config.update('jax_platforms', 'cpu')
-from hypergrid_jax import manifest
-from hypergrid_jax.checkpoint import Checkpointer
+from hypergrid_jax.checkpoints import manifest
+from hypergrid_jax.checkpoints.writer import Checkpointer
 directory, where = sys.argv[1:]
 if where == 'before manifest':
   write = manifest.write

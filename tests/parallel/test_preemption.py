@@ -31,7 +31,7 @@ def run(program):
 def test_a_loop_that_polls_ends_by_itself():
   code, out = run("""
     import time
-    from hypergrid_jax.preemption import Preemption
+    from hypergrid_jax.parallel.preemption import Preemption
     with Preemption() as preemption:
       print('ready', flush=True)
       step = 0
@@ -47,7 +47,7 @@ def test_a_loop_that_polls_ends_by_itself():
 def test_a_long_call_is_not_waited_for():
   code, out = run("""
     import ctypes
-    from hypergrid_jax.preemption import Preemption
+    from hypergrid_jax.parallel.preemption import Preemption
     with Preemption() as preemption:
       with preemption.unattended('a long call'):
         print('ready', flush=True)

@@ -205,7 +205,7 @@ def test_a_mistake_is_told_once_by_each(tokens, tmp_path):
 def test_a_process_ends_with_one_message():
   program = """
 import os, threading, time
-from hypergrid_jax import processes
+from hypergrid_jax.parallel import processes
 
 def slowly(code):
   time.sleep(0.5)

@@ -33,17 +33,19 @@ _LOG = logging.getLogger(__name__)
 
 COMMAND = """
 import sys
-from hypergrid_jax import cli
-sys.exit(cli.main(sys.argv[1:]))
+from hypergrid_jax.cli import main
+sys.exit(main.main(sys.argv[1:]))
 """
 WITHOUT_EVALUATION = """
 import sys
-from hypergrid_jax import cli, experiment, results
+from hypergrid_jax.cli import main
+from hypergrid_jax.evaluation import results
+from hypergrid_jax.runs import experiment
 rte = results.TaskResult('validation', 1, {'accuracy': 50.0})
 experiment._evaluate_params = (
   lambda setup, step, *_: results.Results(step, {'glue_rte': rte}, 1)
 )
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main.main(sys.argv[1:]))
 """
 
 

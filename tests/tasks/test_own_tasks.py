@@ -126,14 +126,15 @@ def test_the_second_start_imports_no_tensorflow(finished):
   program = f"""
 import io, json, sys
 from rich.console import Console
-from hypergrid_jax import configuration, run_batches, run_setup
-run = configuration.parse(
+from hypergrid_jax.config import run_config
+from hypergrid_jax.runs import batches, setup as setup_lib
+run = run_config.parse(
   [{str(folder / 'run' / 'config.gin')!r}],
   ['data.mixture=both', 'data.mixing=None'])
-setup = run_setup.set_up(
+setup = setup_lib.set_up(
   run, {str(folder / 'run')!r}, console=Console(file=io.StringIO()), train=True
 )
-loader = run_batches.make_loader(setup.run, setup.corpus)
+loader = batches.make_loader(setup.run, setup.corpus)
 loader.batch(0)
 rates = {{task['task']: task['rate'] for task in loader.summary(1)['tasks']}}
 print(json.dumps([
