@@ -1,6 +1,6 @@
 """Reading the checkpoints of a run; `checkpoint_files` tells what they are."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 import contextlib
 import logging
 import pathlib
@@ -21,6 +21,8 @@ _PARAMS = 'params'
 _TRAINING = 'training'
 _BEST = 'best'
 AVERAGE = 'average'
+# From a saved fingerprint to a line for everything that differs.
+Differences = Callable[[Mapping[str, Any]], Sequence[str]]
 
 
 def _item(path: str) -> str:
@@ -53,17 +55,18 @@ class CheckpointReader:
     self,
     directory: str | pathlib.Path,
     *,
-    fingerprint: Mapping[str, Any] | None = None,
+    differences: Differences | None = None,
   ):
     """Touches no file.
 
     Args:
       directory: the run directory; it need not exist.
-      fingerprint: JSON; a checkpoint that was saved with another is refused.
-        None takes any.
+      differences: returns a line for everything in which the fingerprint that a
+        checkpoint was saved with differs from this run's; such a checkpoint is
+        refused. None takes any.
     """
     self.directory = pathlib.Path(directory).absolute() / 'checkpoints'
-    self.fingerprint = fingerprint
+    self._differences = differences
     self._files = CheckpointFiles(self.directory)
 
   def steps(self) -> list[int]:
@@ -277,17 +280,12 @@ class CheckpointReader:
   def _check_fingerprint(
     self, path: pathlib.Path, saved: Mapping[str, Any]
   ) -> None:
-    wanted = self.fingerprint
-    if wanted is None or saved == wanted:
-      return
-    differing = sorted(
-      name for name in {*saved, *wanted} if saved.get(name) != wanted.get(name)
-    )
-    raise UserError(
-      f'Checkpoint {path} belongs to another run, which differs in'
-      f' {", ".join(differing)}. Use the configuration it was written with, or'
-      ' another directory.'
-    )
+    if self._differences and (lines := self._differences(saved)):
+      raise UserError(
+        f'Checkpoint {path} belongs to another run. What differs:\n'
+        + '\n'.join(f'  {line}' for line in lines)
+        + '\nUse the configuration it was written with, or another directory.'
+      )
 
 
 def _check_leaves(

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 import contextlib
 import errno
-import json
 import logging
 import math
 import pathlib
@@ -23,7 +22,12 @@ import orbax.checkpoint as ocp
 
 from hypergrid_jax import trees
 from hypergrid_jax.checkpoints import layout, manifest
-from hypergrid_jax.checkpoints.reader import AVERAGE, CheckpointReader, to_items
+from hypergrid_jax.checkpoints.reader import (
+  AVERAGE,
+  CheckpointReader,
+  Differences,
+  to_items,
+)
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.parallel import agreement, processes
 
@@ -46,6 +50,7 @@ class Checkpointer(CheckpointReader):
     *,
     keep: int = 2,
     fingerprint: Mapping[str, Any] | None = None,
+    differences: Differences | None = None,
   ):
     """Describes the checkpoints of a run; touches no file.
 
@@ -54,7 +59,8 @@ class Checkpointer(CheckpointReader):
       keep: how many of the latest checkpoints to keep, besides the best ones.
         With 2 or more, a damaged newest one costs only one period.
       fingerprint: JSON, what makes this run this run; kept with every
-        checkpoint. A checkpoint with another one is not read; None reads any.
+        checkpoint.
+      differences: see `CheckpointReader`.
 
     Raises:
       UserError: `keep` is below 1.
@@ -63,9 +69,8 @@ class Checkpointer(CheckpointReader):
       raise UserError(
         f'keep is {keep}, but at least 1 checkpoint must be kept to go on from.'
       )
-    if fingerprint is not None:  # as it will be read back
-      fingerprint = json.loads(json.dumps(fingerprint))
-    super().__init__(directory, fingerprint=fingerprint)
+    super().__init__(directory, differences=differences)
+    self._fingerprint = dict(fingerprint or {})
     self._keep = keep
     self._handler = ocp.StandardCheckpointHandler()
     logging.getLogger('absl').addFilter(_is_news)
@@ -95,7 +100,7 @@ class Checkpointer(CheckpointReader):
     self.wait()
     leaves = trees.flatten(state)
     items = to_items(leaves)
-    own = {'fingerprint': self.fingerprint or {}, 'step': step}
+    own = {'fingerprint': self._fingerprint, 'step': step}
     body = {'leaves': trees.layout(leaves), 'meta': {**meta, **own}}
     size = sum(leaf.nbytes for leaf in leaves.values())
     writes: list[Any] = []

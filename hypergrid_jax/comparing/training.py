@@ -78,7 +78,7 @@ def check(
     setup = dataclasses.replace(
       setups[key], run=planned.run, directory=planned.directory
     )
-    directory.check(planned.directory, setup.identity)
+    directory.check(planned.directory, setup.differences)
     _check_evaluation(planned)
     counts[planned] = counts_of(setup)
   return counts

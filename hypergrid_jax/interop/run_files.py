@@ -51,12 +51,4 @@ def write(
     setup_lib.on_these_devices(run), directory, console=console, train=True
   )
   loader = batches.make_loader(setup.run, setup.corpus)
-  facts = summary.run_facts(
-    setup.model,
-    setup.mesh,
-    loader.summary(run.train.num_steps),
-    trained=setup.trained,
-  )
-  directory_lib.write(
-    directory, config_text, {'identity': setup.identity, **facts}
-  )
+  directory_lib.write(directory, config_text, summary.run_facts(setup, loader))

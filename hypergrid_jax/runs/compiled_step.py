@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from hypergrid_jax.data import candidates
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.ops import flops
 from hypergrid_jax.parallel import host_rows, partitioning
-from hypergrid_jax.training import loop
+from hypergrid_jax.training import loop, optimizers
 from hypergrid_jax.training import state as state_lib
 
 
@@ -84,6 +85,9 @@ def trace_step(
       setup.tx,
       setup.run.train,
       trained=setup.trained,
+      learning_rate=functools.partial(
+        optimizers.learning_rate, setup.run.schedule
+      ),
       selector=selector,
       row_sharding=setup.batch_sharding,
     ),

@@ -5,7 +5,7 @@ computes. A directory whose identity differs belongs to another run and is
 refused; `fresh` moves it aside.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 import hashlib
 import importlib.metadata
 import json
@@ -17,7 +17,7 @@ import socket
 import time
 from typing import Any
 
-from hypergrid_jax import errors, files, trees
+from hypergrid_jax import errors, files
 from hypergrid_jax.evaluation import prediction_files
 
 PACKAGES = (
@@ -33,6 +33,8 @@ PACKAGES = (
   'tensorflow-datasets',
   'sentencepiece',
 )
+# From a saved identity to a line for everything that differs.
+Differences = Callable[[Mapping[str, Any]], Sequence[str]]
 _SEEN_SECONDS = 60  # for caches of network file systems to notice a file
 _RUN_FILES = ('run.json', 'checkpoints')
 TOKENS = 'tokens'  # the token store of a run without --token_dir
@@ -69,15 +71,16 @@ def check_address(flag: str, directory: str | os.PathLike[str]) -> None:
 
 def prepare(
   directory: str | os.PathLike[str],
-  identity: Mapping[str, Any],
+  differences: Differences,
   *,
   fresh: bool = False,
 ) -> pathlib.Path | None:
   """Makes the directory ready for this run, new or going on.
 
   Args:
-    directory: of the run.
-    identity: nested dict of JSON values: what must be the same to go on.
+    directory: the run's directory.
+    differences: returns a line for everything in which the identity that it is
+      given, of the run in the directory, differs from this run's.
     fresh: move a directory that holds a run aside instead of going on.
 
   Returns:
@@ -101,25 +104,32 @@ def prepare(
       (aside / TOKENS).rename(directory / TOKENS)
     return aside
   if holds_run:
-    _check_same(directory, identity)
+    check(directory, differences)
   directory.mkdir(parents=True, exist_ok=True)
   return None
 
 
 def check(
-  directory: str | os.PathLike[str], identity: Mapping[str, Any]
+  directory: str | os.PathLike[str], differences: Differences
 ) -> None:
   """Refuses a directory that holds another run; changes nothing.
 
   Args:
-    directory: of the run; it need not exist.
-    identity: see `prepare`.
+    directory: the run's directory; it need not exist.
+    differences: see `prepare`.
 
   Raises:
     UserError: it does; names every difference.
   """
-  if _holds_run(pathlib.Path(directory)):
-    _check_same(pathlib.Path(directory), identity)
+  if not _holds_run(pathlib.Path(directory)):
+    return
+  if lines := differences(read_facts(directory)['identity']):
+    raise errors.UserError(
+      f'{directory} holds another run. What differs:\n'
+      + '\n'.join(f'  {line}' for line in lines)
+      + '\nChoose another --model_dir, or pass --fresh to move the old run'
+      ' aside and start anew.'
+    )
 
 
 def write(
@@ -196,25 +206,6 @@ def read_facts(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _holds_run(directory: pathlib.Path) -> bool:
   return any((directory / name).exists() for name in _RUN_FILES)
-
-
-def _check_same(directory: pathlib.Path, identity: Mapping[str, Any]) -> None:
-  there = trees.flatten(read_facts(directory)['identity'])
-  # Through JSON, so that a tuple equals the list that it was read back as.
-  here = trees.flatten(json.loads(prediction_files.to_json(dict(identity))))
-  differences = [
-    f'  {name}: {there.get(name, "absent")!r} there,'
-    f' {here.get(name, "absent")!r} here'
-    for name in sorted({*there, *here})
-    if there.get(name) != here.get(name)
-  ]
-  if differences:
-    raise errors.UserError(
-      f'{directory} holds another run. What differs:\n'
-      + '\n'.join(differences)
-      + '\nChoose another --model_dir, or pass --fresh to move the old run'
-      ' aside and start anew.'
-    )
 
 
 def _unused(directory: pathlib.Path) -> pathlib.Path:

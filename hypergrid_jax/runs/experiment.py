@@ -13,17 +13,17 @@ import jax
 from rich.console import Console
 
 from hypergrid_jax import console as console_lib
-from hypergrid_jax.runs import recorder as recorder_lib
+from hypergrid_jax import errors
 from hypergrid_jax.runs import batches as batches_lib
 from hypergrid_jax.runs import directory as directory_lib
 from hypergrid_jax.runs import setup as setup_lib
 from hypergrid_jax.runs import compiled_step
 from hypergrid_jax.runs import summary
+from hypergrid_jax.runs import log as log_lib
 from hypergrid_jax.checkpoints import reader, schedule, warm_start, writer
 from hypergrid_jax.data import prefetching
 from hypergrid_jax.evaluation import evaluate as evaluate_lib
 from hypergrid_jax.evaluation import metrics, results, tables
-from hypergrid_jax.runs.meter import Meter
 from hypergrid_jax.parallel import agreement, preemption, processes
 from hypergrid_jax.runs.setup import Run, Setup
 from hypergrid_jax.tasks import tensorflow_guard
@@ -77,21 +77,8 @@ def _train(run, model_dir, config_text, fresh, brief, console, preempted):
     with jax.set_mesh(setup.mesh):
       traced = compiled_step.trace_steps(setup, loader)
     agreement.of_first(lambda: _prepare(setup, fresh, console))
-    facts = {
-      'identity': setup.identity,
-      **summary.run_facts(
-        setup.model,
-        setup.mesh,
-        loader.summary(run.train.num_steps),
-        trained=setup.trained,
-      ),
-      'per_device': summary.per_device(
-        setup.state,
-        run.data.batch_size,
-        setup.batch_sharding,
-      ),
-      'flops_per_step': compiled_step.step_flops(traced),
-    }
+    facts = summary.run_facts(setup, loader)
+    facts['flops_per_step'] = compiled_step.step_flops(traced)
     written = agreement.of_first(
       lambda: directory_lib.write(setup.directory, config_text, facts)
     )
@@ -101,23 +88,31 @@ def _train(run, model_dir, config_text, fresh, brief, console, preempted):
     setup.directory,
     keep=run.train.keep_checkpoints,
     fingerprint=setup.identity,
+    differences=setup.differences,
   )
   with jax.set_mesh(setup.mesh), contextlib.closing(checkpoints):
-    with preempted.unattended('the start'):
-      state, meta = _start_state(setup, checkpoints, console)
-    data_use = loader.data_use(meta.get(_DATA_USE, {}))
-    found = _train_and_evaluate(
-      setup, loader, traced, data_use, checkpoints, state, console, preempted
+    result = _train_and_evaluate(
+      setup,
+      loader,
+      traced,
+      checkpoints,
+      facts['majority_targets'],
+      console,
+      preempted,
     )
   if not brief:
-    console.print(_table(setup, found))
-  return found
+    console.print(_table(setup, result))
+  return result
 
 
 def _prepare(setup, fresh, console):
-  aside = directory_lib.prepare(setup.directory, setup.identity, fresh=fresh)
+  aside = directory_lib.prepare(
+    setup.directory, setup.differences, fresh=fresh
+  )
   if aside is not None:
-    console_lib.say(console, f'Moved the run that was in {setup.directory} to {aside}.')
+    console_lib.say(
+      console, f'Moved the run that was in {setup.directory} to {aside}.'
+    )
 
 
 def evaluate(
@@ -130,7 +125,7 @@ def evaluate(
   limit: int | None = None,
   console: Console,
 ) -> list[results.Results]:
-  """Evaluates checkpoints of a run.
+  """Evaluates checkpoints of a run; opens the evaluated splits alone.
 
   Args:
     run: the run's own configuration.
@@ -146,7 +141,7 @@ def evaluate(
     One result per evaluated checkpoint.
 
   Raises:
-    UserError: no such checkpoint, task or split.
+    UserError: there is no such checkpoint, task or split.
   """
   config = run.evaluate
   if split is not None:
@@ -154,20 +149,35 @@ def evaluate(
   if limit is not None:
     config = dataclasses.replace(config, limit=limit)
   run = dataclasses.replace(setup_lib.on_these_devices(run), evaluate=config)
-  directory_lib.read_facts(model_dir)
+  facts = directory_lib.read_facts(model_dir)
   setup = setup_lib.set_up(
-    run, model_dir, console=console, train=True, only=tasks
+    run, model_dir, console=console, train=False, only=tasks
   )
-  agreement.of_first(lambda: _prepare(setup, False, console))
+  directory_lib.check(model_dir, setup.differences)
+  if not setup.corpus.evaluation:
+    raise errors.UserError(
+      f'No task has a {config.split} split in {run.data.source}; there is'
+      ' nothing to evaluate.'
+    )
+  majority_targets = facts.get('majority_targets')
+  if majority_targets is None:
+    console_lib.say(
+      console,
+      f'Note: run.json in {model_dir} does not have the most frequent targets'
+      ' of the training sets, as an earlier version wrote it: there are no'
+      ' scores of that baseline.',
+    )
   checkpoints = reader.CheckpointReader(setup.directory)
-  wanted = setup.state.params
+  evaluated = []
   with jax.set_mesh(setup.mesh):
-    found = []
     for number in reader.named_steps(checkpoints, step):
-      params, _ = checkpoints.restore_params(wanted, number)
-      found.append(_evaluate_params(setup, number, params, console))
-      console.print(_table(setup, found[-1]))
-    return found
+      params, _ = checkpoints.restore_params(setup.params, number)
+      result = _evaluate_params(
+        setup, number, params, majority_targets or {}, console
+      )
+      evaluated.append(result)
+      console.print(_table(setup, result))
+  return evaluated
 
 
 def _start_state(setup, checkpoints, console):
@@ -191,121 +201,80 @@ def _start_state(setup, checkpoints, console):
 
 
 def _train_and_evaluate(
-  setup, loader, traced, data_use, checkpoints, state, console, preempted
+  setup, loader, traced, checkpoints, majority_targets, console, preempted
 ) -> results.Results:
-  """Compiles the step, runs the loop, and returns the last evaluation."""
-  config, start = setup.run.train, int(state.step)
+  """Runs the training loop, and returns the last evaluation."""
+  config = setup.run.train
+  with preempted.unattended('the start'):
+    state, meta = _start_state(setup, checkpoints, console)
+  done, result = int(state.step), None
+  data_use = loader.data_use(meta.get(_DATA_USE, {}))
   with preempted.unattended('compiling'):
     program = compiled_step.compile_traced(setup, traced)
   console_lib.say(console, summary.program_line(program))
   rows = program.rows
+
+  def evaluate(step, params):
+    # Once saved, a signal finds everything on the disk, however long it takes.
+    checkpoints.wait()
+    with preempted.unattended(f'the evaluation of step {step}'):
+      found = _evaluate_params(setup, step, params, majority_targets, console)
+      _keep_best(checkpoints, found, per_task=config.keep_best_per_task)
+      for task, scores in found.scores.items():
+        log.write_scalars(step, scores, prefix=f'eval/{task}/')
+      log.write_scalars(step, found.averages, prefix='eval/average/')
+      processes.together('evaluated')
+    return found
+
   with contextlib.ExitStack() as stack:
-    recorder = stack.enter_context(
-      contextlib.closing(_recorder(setup.directory, start))
-    )
+    silent = not processes.is_first()
+    log = log_lib.Log(setup.directory, start_step=done, silent=silent)
+    stack.enter_context(contextlib.closing(log))
     stack.callback(checkpoints.wait)
     batches = stack.enter_context(
       prefetching.prefetch(
         loader,
-        start,
+        done,
         config.num_steps,
         parts=rows.parts,
         num_parts=rows.num_parts,
       )
     )
     bar = stack.enter_context(
-      console_lib.bar(console, 'training', config.num_steps, done=start)
+      console_lib.bar(console, 'training', config.num_steps, done=done)
     )
-    meter = Meter(batches, share=rows.share, trained=loader.trained_fraction)
-    hooks = _Hooks(
-      setup, data_use, checkpoints, recorder, meter, bar, preempted, console
+    meter = log_lib.InputMeter(
+      batches, share=rows.share, trained=loader.trained_fraction
     )
-    state = loop.train(
+    times = schedule.CheckpointTimes(
+      done, steps=config.checkpoint_period, minutes=config.checkpoint_minutes
+    )
+    for event in loop.train(
       config,
       state,
       step_fn=program.step,
-      batches=meter,
-      place=rows.place,
+      batches=map(rows.place, meter),
       tasks=setup.corpus.task_names,
-      save=hooks.save,
-      evaluate=hooks.evaluate,
-      log=hooks.log,
-      due=schedule.CheckpointTimes(
-        start,
-        steps=config.checkpoint_period,
-        minutes=config.checkpoint_minutes,
-      ).due,
-      observe=hooks.observe,
+      save_due=times.due,
       stop=preempted.stop_at,
-    )
-    done = int(state.step)
+    ):
+      done, state = event.step, event.state
+      for number, metrics in event.numbered():
+        data_use.add(number, metrics.chosen)
+      if event.log:
+        values = {**event.log, **meter.take(), **data_use.shares()}
+        log.write(done, values)
+        speed = f'{values["tokens_per_second"]:,.0f} tokens/s'
+        bar.update(done, f'loss {values["loss"]:.3f} {speed}')
+      if event.save:
+        checkpoints.save(done, state, {_DATA_USE: data_use.saved()})
+      if event.evaluate:
+        result = evaluate(done, state.params)
     if done < config.num_steps:
       checkpoints.wait()
       raise preemption.Preempted(f'step {done}')
-    if hooks.last is None:  # the run had ended before, perhaps killed after
-      hooks.evaluate(done, state)
-  return hooks.last
-
-
-class _Hooks:
-  """What the loop calls.
-
-  Attributes:
-    last: the last evaluation.
-  """
-
-  def __init__(
-    self, setup, data_use, checkpoints, recorder, meter, bar, preempted, console
-  ):
-    self.last: results.Results | None = None
-    self._setup = setup
-    self._data_use = data_use
-    self._checkpoints = checkpoints
-    self._recorder = recorder
-    self._meter = meter
-    self._bar = bar
-    self._preempted = preempted
-    self._console = console
-    self._learning_rate = setup.run.schedule.schedule()
-
-  def observe(self, step, metrics):
-    self._data_use.add(step - 1, metrics.chosen)
-
-  def save(self, step, state):
-    meta = {_DATA_USE: self._data_use.saved()}
-    self._checkpoints.save(step, state, meta)
-
-  def evaluate(self, step, state):
-    # Then a signal finds everything on the disk, however long it takes.
-    self._checkpoints.wait()
-    with self._preempted.unattended(f'the evaluation of step {step}'):
-      found = _evaluate_params(self._setup, step, state.params, self._console)
-      per_task = self._setup.run.train.keep_best_per_task
-      _keep_best(self._checkpoints, found, per_task=per_task)
-      for name, scores in found.scores.items():
-        self._recorder.scalars(step, scores, prefix=f'eval/{name}/')
-      self._recorder.scalars(step, found.averages, prefix='eval/average/')
-      processes.together('evaluated')
-    self.last = found
-
-  def log(self, step, values):
-    values = {
-      **values,
-      'learning_rate': float(self._learning_rate(step - 1)),
-      **self._meter.take(),
-      **self._data_use.shares(),
-    }
-    self._recorder.log(step, values)
-    self._bar.update(
-      step,
-      f'loss {values["loss"]:.3f} {values["tokens_per_second"]:,.0f} tokens/s',
-    )
-
-
-def _recorder(directory, start):
-  if processes.is_first():
-    return recorder_lib.Recorder(directory, start_step=start)
-  return recorder_lib.Silent()
+    # A run that had ended before, and was perhaps killed after.
+    return result or evaluate(done, state.params)
 
 
 def _keep_best(checkpoints, result: results.Results, *, per_task: bool):
@@ -325,7 +294,9 @@ def _table(setup: Setup, result: results.Results):
   return tables.screen({'score': result}, title=title)
 
 
-def _evaluate_params(setup, step, params, console) -> results.Results:
+def _evaluate_params(
+  setup, step, params, majority_targets, console
+) -> results.Results:
   run, corpus = setup.run, setup.corpus
   with tensorflow_guard.loading_tensorflow():  # nothing before this needs it
     from hypergrid_jax.tasks.seqio import registry
@@ -344,7 +315,7 @@ def _evaluate_params(setup, step, params, console) -> results.Results:
       step=step,
       directory=setup.directory,
       config=run.evaluate,
-      majority_targets=setup.majority_targets,
+      majority_targets=majority_targets,
       batch_sharding=setup.batch_sharding,
       progress=lambda task, done, all_: bar.update(done, task, all_),
     )

@@ -4,7 +4,7 @@ Nothing is allocated here; what a checkpoint, a compiler or a report needs to
 know of a run is known from this alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import math
@@ -17,7 +17,7 @@ import optax
 from rich.console import Console
 
 from hypergrid_jax import console as console_lib
-from hypergrid_jax.runs import datasets
+from hypergrid_jax.runs import datasets, identity
 from hypergrid_jax.runs import directory as directory_lib
 from hypergrid_jax import errors, types
 from hypergrid_jax.evaluation import evaluate as evaluate_lib
@@ -140,7 +140,7 @@ class SetupWithData(Setup):
       ' train.initial_checkpoint: what is frozen stays at random values.',
     )
 
-  @functools.cached_property
+  @property
   def majority_targets(self) -> dict[str, str]:
     """The most frequent target of every training set, for the baselines."""
     return {
@@ -150,44 +150,40 @@ class SetupWithData(Setup):
 
   @functools.cached_property
   def identity(self) -> dict[str, Any]:
-    """What must be the same for a run to go on in its directory.
+    """What must be the same for a run to go on in its directory, as JSON."""
+    return identity.described(self._configs, self._data)
 
-    How it is computed may change, as with the machine: the dtype of activations
-    and what is recomputed. The state is the same then.
-    """
-    model = dataclasses.asdict(self.model.config)
-    for name in ('dtype', 'remat_policy', 'scan_layers'):
-      del model[name]
-    data = dataclasses.asdict(self.run.data)
-    for name in ('token_dir', 'vocabulary', 'source', 'task_files'):
-      del data[name]  # where things lie; what they are is in the fingerprints
-    # As numbers: another default would make other rows.
-    data['row_targets_length'] = self.run.data.row_lengths[1]
-    data['max_segments'] = self.run.data.segments
-    train = dataclasses.asdict(self.run.train)
-    for name in (
-      'num_steps',
-      'checkpoint_period',
-      'checkpoint_minutes',
-      'eval_period',
-      'log_period',
-      'keep_checkpoints',
-      'keep_best_per_task',
-    ):
-      del train[name]
+  def differences(self, saved: Mapping[str, Any]) -> list[str]:
+    """Returns a line for everything in which a saved identity differs."""
+    return identity.differences(saved, self._configs, self._data)
+
+  @property
+  def _configs(self) -> dict[str, Any]:
+    run, data = self.run, self.run.data
     return {
-      'model': model,
-      'method': _described(self.run.method),
-      'sampler': _described(self.run.sampler),
-      'optimizer': _described(self.run.optimizer),
-      'schedule': _described(self.run.schedule),
-      'train': train,
-      'data': data,
-      'vocabulary': self.corpus.vocabulary.fingerprint,
-      'task_ids': self.corpus.task_ids,
-      'training_sets': {
-        name: store.fingerprint for name, store in self.corpus.train.items()
-      },
+      'model': self.model.config,
+      'method': run.method,
+      'sampler': run.sampler,
+      'optimizer': run.optimizer,
+      'schedule': run.schedule,
+      'train': run.train,
+      # As numbers: another default would make other rows.
+      'data': dataclasses.replace(
+        data,
+        row_targets_length=data.row_lengths[1],
+        max_segments=data.segments,
+      ),
+    }
+
+  @property
+  def _data(self) -> dict[str, Any]:
+    """What was read; without training sets these are not compared."""
+    corpus = self.corpus
+    sets = {name: store.fingerprint for name, store in corpus.train.items()}
+    return {
+      'vocabulary': corpus.vocabulary.fingerprint,
+      'task_ids': corpus.task_ids,
+      **({'training_sets': sets} if sets else {}),
     }
 
 
@@ -368,11 +364,3 @@ def check_rows(run: Run, mesh: jax.sharding.Mesh) -> None:
       f' over the {shares} groups of devices that share the rows. Make it a'
       f' multiple of {shares}.'
     )
-
-
-def _described(config: Any) -> Any:
-  if config is None:
-    return None
-  if isinstance(config, tuple):
-    return [_described(one) for one in config]
-  return {'name': type(config).__name__, **dataclasses.asdict(config)}

@@ -4,17 +4,18 @@ from collections.abc import Iterable
 import math
 from typing import Any
 
-import jax
 from rich.console import Console
 
 from hypergrid_jax import console as console_lib
-from hypergrid_jax.runs import directory
 from hypergrid_jax import trees
+from hypergrid_jax.data import candidates
+from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.model import Model
 from hypergrid_jax.parallel import partitioning
+from hypergrid_jax.runs import directory
 from hypergrid_jax.runs.compiled_step import StepProgram
+from hypergrid_jax.runs.setup import SetupWithData
 from hypergrid_jax.training import freezing
-from hypergrid_jax.training.state import TrainState
 
 _NAMED_DEVICES = 8
 
@@ -29,8 +30,8 @@ def parameter_counts(model: Model, trained: freezing.Trained) -> dict[str, Any]:
   Returns:
     `total`, `trained`, `added` (that a plain T5 of this size lacks),
     `per_task` (what one more task would add: parameters with a `tasks` axis,
-    divided by the number of tasks), and `groups`: the same count for each part
-    of the model, two levels deep.
+    divided by the number of tasks), and `groups`: the same count for each
+    group of the model's parameters, two levels deep.
   """
   leaves = trees.flatten(model.abstract_params)
   sizes = {path: math.prod(leaf.shape) for path, leaf in leaves.items()}
@@ -53,36 +54,33 @@ def parameter_counts(model: Model, trained: freezing.Trained) -> dict[str, Any]:
 
 
 def run_facts(
-  model: Model,
-  mesh: jax.sharding.Mesh,
-  data: dict[str, Any],
-  *,
-  trained: freezing.Trained,
+  setup: SetupWithData, loader: loader_lib.Loader | candidates.CandidateLoader
 ) -> dict[str, Any]:
-  """The facts of run.json, but for the identity."""
-  return {
-    'versions': directory.versions(),
-    'mesh': dict(mesh.shape),
-    'devices': [str(device) for device in mesh.devices.flat],
-    'parameters': parameter_counts(model, trained),
-    'data': data,
-  }
-
-
-def per_device(
-  state: TrainState, batch_size: int, rows: jax.sharding.Sharding
-) -> dict[str, int]:
-  """Returns what one device holds: bytes of the state, rows of a batch.
+  """Returns the facts of a run for run.json.
 
   Args:
-    state: arrays or shapes, with shardings.
-    batch_size: rows of a batch.
-    rows: their sharding.
+    setup: the run.
+    loader: its batches.
+
+  Returns:
+    Among others `identity`, which decides whether a run may go on in the
+    directory; `majority_targets`, the most frequent target of every training
+    set, which evaluation compares with; and `data`, see `Loader.summary`.
   """
+  rows = setup.batch_sharding.shard_shape((setup.run.data.batch_size,))[0]
   return {
-    'parameter_bytes': partitioning.bytes_per_device(state.params),
-    'optimizer_bytes': partitioning.bytes_per_device(state.opt_state),
-    'rows': rows.shard_shape((batch_size,))[0],
+    'identity': setup.identity,
+    'versions': directory.versions(),
+    'mesh': dict(setup.mesh.shape),
+    'devices': [str(device) for device in setup.mesh.devices.flat],
+    'parameters': parameter_counts(setup.model, setup.trained),
+    'data': loader.summary(setup.run.train.num_steps),
+    'majority_targets': setup.majority_targets,
+    'per_device': {
+      'parameter_bytes': partitioning.bytes_per_device(setup.params),
+      'optimizer_bytes': partitioning.bytes_per_device(setup.state.opt_state),
+      'rows': rows,
+    },
   }
 
 
@@ -103,10 +101,10 @@ def show(
   """Prints the facts before step 0.
 
   Args:
-    facts: of run.json.
+    facts: the facts of run.json.
     notes: sentences, each for a line of its own.
     mixture: show the tasks as well.
-    console: where to.
+    console: prints them.
   """
   counts = facts['parameters']
   console_lib.say(console, f'Parameters: {counts["total"]:,} in all, {counts["trained"]:,} trained,'

@@ -1,10 +1,11 @@
 """The training loop: one step, and the loop around it.
 
 The loop knows no method and no T5: it is given a model (`bind(params)(batch)`),
-an optimiser, an iterator of batches and a place for checkpoints.
+an optimiser and an iterator of batches. It writes nothing: it yields an `Event`
+whenever something is to be logged, saved or evaluated.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import math
 from typing import Any, Literal
@@ -42,8 +43,8 @@ class TrainConfig:
     keep_checkpoints: how many of the newest to keep, beside the best.
     keep_best_per_task: keep the best checkpoint of every task too, beside that
       of the average; `hypergrid eval --step=best:TASK` names it.
-    microbatches: parts a batch is cut into, one after the other, to save
-      memory; the gradient is the same.
+    microbatches: number of microbatches of a step, whose gradients are
+      accumulated to save memory; the gradient is the same.
     label_smoothing: see `losses.token_losses`.
     z_loss: see `losses.token_losses`; T5X fine-tunes with 1e-4.
     loss_normalization: 'tokens' divides the loss by the batch's target tokens,
@@ -114,11 +115,14 @@ class StepMetrics:
     gradient_norm: of the gradient of all that trains, before clipping.
     chosen: [B] int32, which rows of the candidates were trained on; None where
       the step has no selector.
+    learning_rate: the rate of the step's update; None where it was not asked
+      for.
   """
 
   sums: jax.Array
   gradient_norm: jax.Array
   chosen: jax.Array | None = None
+  learning_rate: jax.Array | None = None
 
 
 Step = Callable[
@@ -137,6 +141,7 @@ def make_train_step(
   config: TrainConfig,
   *,
   trained: freezing.Trained | None = None,
+  learning_rate: Callable[[optax.OptState], jax.Array] | None = None,
   selector: Selector | None = None,
   row_sharding: jax.sharding.Sharding | None = None,
 ) -> Step:
@@ -151,6 +156,8 @@ def make_train_step(
     config: see `TrainConfig`.
     trained: what `tx` trains; the gradient of the rest is not computed. None
       computes all.
+    learning_rate: returns the rate of the next update from the optimiser's
+      state before it, for the metrics; None leaves it out.
     selector: looks at the parameters before the update and chooses which rows
       of the batch (`Loader.candidates`) the step trains on; None takes all.
     row_sharding: how the chosen rows lie on the devices, as from
@@ -188,30 +195,29 @@ def make_train_step(
       grads = jax.tree.map(lambda g: g / tokens, grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = StepMetrics(sums, optax.tree.norm(grads), chosen)
+    rate = learning_rate and learning_rate(state.opt_state)
+    metrics = StepMetrics(sums, optax.tree.norm(grads), chosen, rate)
     return TrainState(state.step + 1, params, opt_state), metrics
 
   return step
 
 
 def _accumulated(gradient, microbatches: int):
-  """Makes `gradient` work through the rows in parts, and add up."""
+  """Returns `gradient`, accumulated over microbatches of the rows."""
   if microbatches == 1:
     return gradient
 
-  def add(total, part):
-    return jax.tree.map(jnp.add, total, part)
-
   def accumulated(params, batch, key):
-    parts = jax.tree.map(lambda leaf: _strided(leaf, microbatches), batch)
+    batches = jax.tree.map(lambda leaf: _strided(leaf, microbatches), batch)
     keys = jax.random.split(key, microbatches)
     shapes = jax.eval_shape(gradient, params, batch, key)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-    def body(total, part):
-      return (add(total, gradient(params, *part)), None)
+    def body(total, microbatch):
+      values = gradient(params, *microbatch)
+      return jax.tree.map(jnp.add, total, values), None
 
-    return jax.lax.scan(body, zeros, (parts, keys))[0]
+    return jax.lax.scan(body, zeros, (batches, keys))[0]
 
   return accumulated
 
@@ -224,18 +230,49 @@ def _take(batch, indices, sharding):
   return jax.lax.with_sharding_constraint(taken, sharding)
 
 
-def _strided(leaf, parts):
-  """[B, ...] -> [parts, B / parts, ...], every part from all devices' rows."""
-  rows = leaf.shape[0]
-  if rows % parts:
+def _strided(leaf, microbatches: int):
+  """Cuts [B, ...] to [M, B / M, ...]; each has rows of all devices."""
+  rows, rest = leaf.shape[0], leaf.shape[1:]
+  if rows % microbatches:
     raise errors.UserError(
-      f'train.microbatches = {parts} does not divide data.batch_size = {rows}.'
+      f'train.microbatches = {microbatches} does not divide data.batch_size ='
+      f' {rows}.'
     )
-  return leaf.reshape(rows // parts, parts, *leaf.shape[1:]).swapaxes(0, 1)
+  split = leaf.reshape(rows // microbatches, microbatches, *rest)
+  return split.swapaxes(0, 1)
 
 
 class NonFiniteLossError(errors.UserError):
   """The loss or its gradient became infinite or not a number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+  """A step after which the run has something to do.
+
+  Attributes:
+    step: number of steps done.
+    state: the state after it. The next step donates its buffers, so it is
+      valid only until the loop goes on.
+    measured: what every step since the last event measured, in order, on the
+      host; the last entry is of this step.
+    log: values to log, or None: the mean loss in nats per target token since
+      the last logged step, also of every task seen (`loss/<task>`); the mean
+      norm of the gradient; and this step's learning rate.
+    save: whether to write a checkpoint.
+    evaluate: whether to evaluate, after saving.
+  """
+
+  step: int
+  state: TrainState
+  measured: Sequence[StepMetrics]
+  log: dict[str, float] | None = None
+  save: bool = False
+  evaluate: bool = False
+
+  def numbered(self) -> Iterator[tuple[int, StepMetrics]]:
+    """Yields `measured`, each with the number of its step, from 0."""
+    return enumerate(self.measured, start=self.step - len(self.measured))
 
 
 def train(
@@ -244,108 +281,95 @@ def train(
   *,
   step_fn: Step,
   batches: Iterable[types.Batch],
-  place: Callable[[types.Batch], types.Batch],
   tasks: tuple[str, ...],
-  save: Callable[[int, TrainState], None],
-  evaluate: Callable[[int, TrainState], None],
-  log: Callable[[int, dict[str, Any]], None],
-  due: Callable[[int], bool],
-  observe: Callable[[int, StepMetrics], None] = lambda done, metrics: None,
+  save_due: Callable[[int], bool],
   stop: Callable[[int], bool] = lambda done: False,
-) -> TrainState:
+) -> Iterator[Event]:
   """Trains from `state.step` to `config.num_steps`, or until told to stop.
+
+  The last event's step is less than `num_steps` if and only if it was stopped;
+  a state that has all its steps gives no event.
 
   Args:
     config: see `TrainConfig`.
     state: fresh or restored; its buffers are donated.
     step_fn: jitted, from `make_train_step`.
-    batches: the batches from `state.step` on, on the host.
-    place: puts a batch on the devices.
+    batches: the batches from `state.step` on, on the devices.
     tasks: names by task id.
-    save: writes a checkpoint; called with the number of steps done.
-    evaluate: called with the number of steps done.
-    log: called every `log_period` steps with the mean loss in nats per target
-      token since the last call, also of every task seen (`loss/<task>`).
-    due: called after every step with the number of those done: whether to
-      save. Before an evaluation it is saved in any case.
-    observe: called with what each step has measured, in order and before a save
-      or a log that includes the step, with the number of steps done.
-    stop: called before every step with the number of those done; True saves
-      and returns.
+    save_due: called after every step with the number of steps done; returns
+      whether to save. Before an evaluation the state is saved in any case.
+    stop: called before every step with the number of steps done; True ends the
+      loop with an event that saves.
 
-  Returns:
-    The last state; its step tells how far it came.
+  Yields:
+    An event after every step that is to be logged, saved or evaluated.
 
   Raises:
-    NonFiniteLossError: names the step; no checkpoint is written at or after it.
+    NonFiniteLossError: names the step; no event is at or after it.
   """
-  start = int(state.step)
   key = jax.random.key(config.seed)
   pending: list[StepMetrics] = []
   window = _Window(tasks)
 
-  def drain(done):
-    first = done - len(pending) + 1
-    for number, metrics in enumerate(jax.device_get(pending), start=first):
-      window.add(number, metrics)
-      observe(number, metrics)
+  def measured(done: int) -> list[StepMetrics]:
+    """Waits for the pending steps, the last of which is step `done`."""
+    metrics = jax.device_get(pending)
+    for number, each in enumerate(metrics, start=done - len(metrics) + 1):
+      window.add(number, each)
     pending.clear()
+    return metrics
 
-  for done, batch in enumerate(batches, start=start + 1):
+  for done, batch in enumerate(batches, start=int(state.step) + 1):
     if stop(done - 1):
-      drain(done - 1)
-      save(done - 1, state)
-      return state
-    state, metrics = step_fn(state, place(batch), key)
+      yield Event(done - 1, state, measured(done - 1), save=True)
+      return
+    state, metrics = step_fn(state, batch, key)
     pending.append(metrics)
     if len(pending) > MOST_STEPS_AHEAD:
       jax.block_until_ready(pending[-1 - MOST_STEPS_AHEAD])
     last = done == config.num_steps
-    logs = last or done % config.log_period == 0
-    evaluates = last or (config.eval_period and done % config.eval_period == 0)
-    saves = due(done) or evaluates
-    if logs or saves or evaluates or len(pending) >= MOST_PENDING_STEPS:
-      drain(done)
-    if logs:
-      log(done, window.take())
-    if saves:
-      save(done, state)
-    if evaluates:
-      evaluate(done, state)
-  return state
+    log = last or done % config.log_period == 0
+    evaluate = last or bool(
+      config.eval_period and done % config.eval_period == 0
+    )
+    save = save_due(done) or evaluate
+    if log or save or len(pending) >= MOST_PENDING_STEPS:
+      steps = measured(done)
+      values = window.take() if log else None
+      yield Event(done, state, steps, values, save, evaluate)
 
 
 class _Window:
-  """What was measured since the last log line."""
+  """What was measured since the last logged step."""
 
   def __init__(self, tasks: tuple[str, ...]):
     self._tasks = tasks
-    self._sums: Any = 0.0
-    self._norms: list[float] = []
+    self._steps: list[StepMetrics] = []
 
   def add(self, step: int, metrics: StepMetrics):
     """Adds one step, or refuses it."""
     for task, (loss, _) in zip(self._tasks, metrics.sums, strict=True):
       if not math.isfinite(loss):
         raise _non_finite(f'The loss of task {task!r} is {loss}', step)
-    norm = float(metrics.gradient_norm)
-    if not math.isfinite(norm):
+    if not math.isfinite(norm := float(metrics.gradient_norm)):
       raise _non_finite(f'The norm of the gradient is {norm}', step)
-    self._sums = self._sums + metrics.sums
-    self._norms.append(norm)
+    self._steps.append(metrics)
 
   def take(self) -> dict[str, float]:
     """Returns the means and starts anew."""
-    sums, weights = self._sums[:, 0], self._sums[:, 1]
-    means = {
+    steps, self._steps = self._steps, []
+    sums, weights = sum(step.sums for step in steps).T
+    norms = [float(step.gradient_norm) for step in steps]
+    values = {
       'loss': float(sums.sum() / max(weights.sum(), 1.0)),
-      'gradient_norm': sum(self._norms) / len(self._norms),
+      'gradient_norm': sum(norms) / len(norms),
     }
     for task, loss, weight in zip(self._tasks, sums, weights, strict=True):
       if weight:
-        means[f'loss/{task}'] = float(loss / weight)
-    self._sums, self._norms = 0.0, []
-    return means
+        values[f'loss/{task}'] = float(loss / weight)
+    if steps[-1].learning_rate is not None:
+      values['learning_rate'] = float(steps[-1].learning_rate)
+    return values
 
 
 def _non_finite(what: str, step: int) -> NonFiniteLossError:

@@ -9,6 +9,8 @@ from collections.abc import Collection
 import dataclasses
 from typing import Any, get_args
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from hypergrid_jax import trees
@@ -152,6 +154,28 @@ def make_optimizer(
     check('clip_norm', clip_norm, clip_norm > 0, 'above 0, or None')
     rule = optax.chain(optax.clip_by_global_norm(clip_norm), rule)
   return _train_only(rule, trained)
+
+
+def learning_rate(
+  schedule: AnySchedule, opt_state: optax.OptState
+) -> jax.Array:
+  """Returns the learning rate of the next update, float32 [].
+
+  Args:
+    schedule: the one that the optimiser was made with.
+    opt_state: state of a `make_optimizer` transformation before the update.
+  """
+  counts = [
+    node.count
+    for node in jax.tree.leaves(opt_state, is_leaf=_is_schedule_state)
+    if _is_schedule_state(node)
+  ]
+  (count,) = counts
+  return jnp.asarray(schedule.schedule()(count), jnp.float32)
+
+
+def _is_schedule_state(node: Any) -> bool:
+  return isinstance(node, optax.ScaleByScheduleState)
 
 
 def _parameter_of(path: str, axes: dict[str, Axes]) -> tuple[str, str]:

@@ -33,9 +33,11 @@ BINDINGS = (
 METRICS = {'glue_cola': 'matthews_corrcoef', 'glue_rte': 'accuracy'}
 
 
-def evaluate_params(setup, step, params, console) -> results.Results:
+def evaluate_params(
+  setup, step, params, majority_targets, console
+) -> results.Results:
   """Scores that tell parameters apart, in place of an evaluation."""
-  del console
+  del majority_targets, console
   size = sum(float(abs(leaf).sum()) for leaf in jax.tree.leaves(params))
   return _written(setup, step, size)
 
@@ -44,7 +46,7 @@ def train(run, model_dir, *, config_text, brief, console) -> results.Results:
   """Writes what training leaves behind; the scores tell runs apart."""
   assert brief
   setup = setup_lib.set_up(run, model_dir, console=console, train=True)
-  directory.prepare(model_dir, setup.identity)
+  directory.prepare(model_dir, setup.differences)
   counts = summary.parameter_counts(setup.model, setup.trained)
   facts = {'identity': setup.identity, 'parameters': counts}
   directory.write(model_dir, config_text, facts)

@@ -1,11 +1,12 @@
 """What a configuration makes before any data is read."""
 
-import json
+import dataclasses
 import pathlib
 import types
 
 import pytest
 
+from hypergrid_jax.runs import identity
 from hypergrid_jax.runs import setup as setup_lib
 from hypergrid_jax.runs import summary
 from hypergrid_jax import errors, trees
@@ -71,40 +72,108 @@ def setup_of(*bindings):
 
 
 @pytest.mark.parametrize(
-  'binding', ['dtype=bfloat16', 'remat_policy=full', 'scan_layers=False']
+  'binding',
+  [
+    'T5Config.dtype=bfloat16',
+    'T5Config.remat_policy=full',
+    'T5Config.scan_layers=False',
+    'train.num_steps=9',
+    'train.log_period=9',
+    'evaluate.limit=9',
+    'mesh.model=2',
+    'data.token_dir=elsewhere',
+  ],
 )
-def test_a_run_goes_on_with_other_activations_from_the_same_state(binding):
-  def facts(*bindings):
-    setup = setup_of(*bindings)
-    state = trees.flatten(setup.state)
-    return setup.identity, trees.layout(state)
-
-  assert facts(f'T5Config.{binding}') == facts()
-  wider = facts('T5Config.d_ff=96')
-  assert wider[0] != facts()[0]
-  assert wider[1] != facts()[1]
+def test_a_run_goes_on_with_what_changes_no_step(binding):
+  before, after = setup_of(), setup_of(binding)
+  assert after.differences(before.identity) == []
+  layouts = [trees.layout(trees.flatten(s.state)) for s in (before, after)]
+  assert layouts[0] == layouts[1]
 
 
-def test_the_identity_of_a_run_has_its_row_sizes_as_numbers():
+@pytest.mark.parametrize(
+  ('binding', 'line'),
+  [
+    ('T5Config.d_ff=96', 'model/d_ff: 256 there, 96 here'),
+    ('train.seed=3', 'train/seed: 0 there, 3 here'),
+    ('train.clip_norm=2.0', "train/clip_norm: 'absent' there, 2.0 here"),
+    ('Adafactor.decay=0.7', 'optimizer/decay: 0.8 there, 0.7 here'),
+    ('data.batch_size=64', 'data/batch_size: 128 there, 64 here'),
+  ],
+)
+def test_another_run_is_told_by_what_differs(binding, line):
+  assert setup_of(binding).differences(setup_of().identity) == [line]
+
+
+def test_the_identity_has_row_sizes_as_numbers():
   default = setup_of('data.row_targets_length=None', 'data.max_segments=None')
   encoder, decoder = default.run.data.row_lengths
-  sizes = (
-    f'data.row_targets_length={decoder}',
-    f'data.max_segments={encoder // 10}',
-  )
-  assert default.identity == setup_of(*sizes).identity
-  assert default.identity != setup_of(sizes[0], 'data.max_segments=3').identity
+  sizes = f'data.row_targets_length={decoder}', 'data.max_segments='
+  same = setup_of(sizes[0], f'{sizes[1]}{encoder // 10}')
+  assert same.differences(default.identity) == []
+  other = setup_of(sizes[0], f'{sizes[1]}3')
+  assert other.differences(default.identity) == [
+    f'data/max_segments: {encoder // 10} there, 3 here'
+  ]
 
 
-def test_the_identity_of_a_run_names_all_its_methods():
-  def described(*bindings):
-    return json.loads(json.dumps(setup_of(*bindings).identity['method']))
+def test_the_identity_names_all_methods():
+  def identity(*bindings):
+    return setup_of(*bindings).identity['method']
 
-  both = described(BOTH, 'CAMTL.window=9', 'HyperGrid.grid_rows=4')
+  both = identity(BOTH, 'CAMTL.window=9', 'HyperGrid.grid_rows=4')
   assert [one['name'] for one in both] == ['HyperGrid', 'CAMTL']
   assert (both[0]['grid_rows'], both[1]['window']) == (4, 9)
-  assert both[1] == described('run.method=CAMTL', 'CAMTL.window=9')
-  assert described() is None
+  assert both[1] == identity('run.method=CAMTL', 'CAMTL.window=9')
+  assert identity() is None
+
+
+def test_a_run_of_an_earlier_version_goes_on():
+  """With other names of methods, without new fields, with deleted ones."""
+  setup = setup_of(BOTH, 'HyperGrid.grid_rows=4')
+  saved = setup.identity
+  for method in saved['method']:
+    method['name'] += 'Config'
+    method['deleted'] = 1
+  del saved['method'][1]['window'], saved['train']['z_loss']
+  saved['train']['deleted'] = saved['model']['dtype'] = 'anything'
+  assert setup.differences(saved) == []
+  changed = setup_of(BOTH, 'HyperGrid.grid_rows=4', 'train.z_loss=0.1')
+  assert changed.differences(saved) == ['train/z_loss: 0.0 there, 0.1 here']
+  saved['method'].pop()
+  assert any('method' in line for line in setup.differences(saved))
+
+
+def test_data_that_are_not_open_are_not_compared():
+  setup = setup_of()
+  assert setup.differences({**setup.identity, 'training_sets': {'a': 'x'}}) == []
+  saved = {**setup.identity, 'task_ids': {'a': 0}}
+  assert setup.differences(saved) == ["task_ids/a: 0 there, 'absent' here"]
+
+
+# Fields that decide how long, how often, where or how fast, and not what.
+UNDECIDING = {
+  'model': {'dtype', 'remat_policy', 'scan_layers'},
+  'train': {
+    'num_steps',
+    'checkpoint_period',
+    'checkpoint_minutes',
+    'eval_period',
+    'log_period',
+    'keep_checkpoints',
+    'keep_best_per_task',
+  },
+  # What was read decides, and has its fingerprints.
+  'data': {'source', 'task_files', 'token_dir', 'vocabulary', 'missing_train'},
+}
+
+
+@pytest.mark.parametrize('part', identity.FIELDS)
+def test_of_every_field_it_is_known_whether_it_decides(part):
+  fields = dataclasses.fields(getattr(run_config.parse(*RUN), part))
+  deciding = set(identity.FIELDS[part])
+  assert not deciding & UNDECIDING[part]
+  assert deciding | UNDECIDING[part] == {field.name for field in fields}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import io
 
-import jax
 from rich.console import Console
 
 from hypergrid_jax.runs import summary
@@ -66,7 +65,6 @@ def test_layers_that_do_not_train_are_not_counted():
 
 
 def test_everything_is_shown():
-  mesh = jax.make_mesh((1, 1), ('data', 'model'), devices=jax.devices()[:1])
   data = {
     'tasks': [
       {
@@ -85,14 +83,18 @@ def test_everything_is_shown():
     'decoder_padding_fraction': 0.516,
   }
   model = Model(CONFIG, METHOD.extension_points(), num_tasks=T)
-  facts = summary.run_facts(model, mesh, data, trained=everything(model))
-  facts['per_device'] = {
-    'parameter_bytes': 2_500_000,
-    'optimizer_bytes': 1_230_000,
-    'rows': 6,
+  facts = {
+    'parameters': summary.parameter_counts(model, everything(model)),
+    'mesh': {'data': 4, 'model': 16},
+    'devices': [f'TPU_{number}' for number in range(64)],
+    'data': data,
+    'per_device': {
+      'parameter_bytes': 2_500_000,
+      'optimizer_bytes': 1_230_000,
+      'rows': 6,
+    },
+    'flops_per_step': {'step': 4_000_000_000, 'selection': 0},
   }
-  facts['flops_per_step'] = {'step': 4_000_000_000, 'selection': 0}
-  facts['devices'] = [f'TPU_{number}' for number in range(64)]
   console = Console(file=io.StringIO(), width=120)
   summary.show(facts, ['glue_ax has no labels.'], console=console)
   text = console.file.getvalue()
@@ -109,7 +111,7 @@ def test_everything_is_shown():
     '24 rows and 3,310 tokens',
     '4.3% of the encoder, 51.6% of the decoder',
     'parameters 2.5 MB, optimiser 1.2 MB, 6 of the 24 rows',
-    'Devices: 64, the first TPU_0; mesh',
+    'Devices: 64, the first TPU_0; mesh data 4 x model 16.',
     'Note: glue_ax has no labels.',
   ):
     assert shown in text, shown

@@ -129,54 +129,56 @@ def test_microbatches_must_divide_the_batch():
     step(start_state(tx), make_batch(1), jax.random.key(0))
 
 
-class Calls:
-  """Records when the loop called what, and the states it saved."""
-
-  def __init__(self):
-    self.saved, self.evaluated, self.logged = {}, [], {}
-
-  def save(self, step, state):
-    self.saved[step] = jax.device_get(state)
-
-  def evaluate(self, step, state):
-    self.evaluated.append(step)
-
-  def log(self, step, values):
-    self.logged[step] = values
-
-
 def run(config, state, tx, *, batches=None, stop=lambda done: False):
-  calls = Calls()
-  start = int(state.step)
+  """Runs the loop.
+
+  Returns:
+    The last state and all events, with their states on the host.
+  """
   if batches is None:
-    batches = (make_batch(n) for n in range(start, config.num_steps))
-  state = loop.train(
+    first = int(state.step)
+    batches = (make_batch(n) for n in range(first, config.num_steps))
+  events = []
+  for event in loop.train(
     config,
     state,
     step_fn=jax.jit(
       loop.make_train_step(Bigrams(T), tx, config), donate_argnums=0
     ),
     batches=batches,
-    place=lambda batch: batch,
     tasks=TASKS,
-    save=calls.save,
-    evaluate=calls.evaluate,
-    log=calls.log,
-    due=lambda done: done % config.checkpoint_period == 0,
+    save_due=lambda done: done % config.checkpoint_period == 0,
     stop=stop,
-  )
-  return state, calls
+  ):
+    state = event.state
+    on_host = jax.device_get(state)
+    events.append(dataclasses.replace(event, state=on_host))
+  return state, events
+
+
+def saved(events):
+  return {event.step: event.state for event in events if event.save}
+
+
+def evaluated(events):
+  return [event.step for event in events if event.evaluate]
+
+
+def logged(events):
+  return {event.step: event.log for event in events if event.log}
 
 
 def test_told_to_stop_the_loop_saves_what_it_has_done():
   config = loop.TrainConfig(num_steps=11, checkpoint_period=4)
   tx = optax.sgd(0.1)
-  stopped, calls = run(config, start_state(tx), tx, stop=lambda done: done >= 7)
+  stopped, events = run(
+    config, start_state(tx), tx, stop=lambda done: done >= 7
+  )
   assert int(stopped.step) == 7
-  assert list(calls.saved) == [4, 7]
-  assert calls.evaluated == []
-  again, calls = run(config, stopped, tx)
-  assert list(calls.saved) == [8, 11]
+  assert list(saved(events)) == [4, 7]
+  assert evaluated(events) == []
+  again, events = run(config, stopped, tx)
+  assert list(saved(events)) == [8, 11]
   straight, _ = run(config, start_state(tx), tx)
   jax.tree.map(np.testing.assert_array_equal, again, straight)
 
@@ -186,18 +188,18 @@ def test_the_loop_saves_evaluates_and_logs_when_it_says():
     num_steps=11, checkpoint_period=4, eval_period=5, log_period=3
   )
   tx = optax.sgd(0.1)
-  _, calls = run(config, start_state(tx), tx)
+  _, events = run(config, start_state(tx), tx)
   # At 5 and 10 because it evaluates there.
-  assert list(calls.saved) == [4, 5, 8, 10, 11]
-  assert calls.evaluated == [5, 10, 11]
-  assert list(calls.logged) == [3, 6, 9, 11]
-  assert all(int(state.step) == n for n, state in calls.saved.items())
+  assert list(saved(events)) == [4, 5, 8, 10, 11]
+  assert evaluated(events) == [5, 10, 11]
+  assert list(logged(events)) == [3, 6, 9, 11]
+  assert all(int(state.step) == n for n, state in saved(events).items())
 
 
 def test_evaluation_only_at_the_end_by_default():
   tx = optax.sgd(0.1)
-  _, calls = run(loop.TrainConfig(num_steps=3), start_state(tx), tx)
-  assert calls.evaluated == [3]
+  _, events = run(loop.TrainConfig(num_steps=3), start_state(tx), tx)
+  assert evaluated(events) == [3]
 
 
 def test_logged_losses_are_means_over_the_window_and_per_task():
@@ -206,10 +208,10 @@ def test_logged_losses_are_means_over_the_window_and_per_task():
   state = start_state(tx)
   table = np.asarray(state.params['table'], np.float64)
   sums = [numpy_gradient(table, make_batch(n))[1] for n in range(4)]
-  _, calls = run(config, state, tx)
+  _, events = run(config, state, tx)
   for last, window in ((2, sums[:2]), (4, sums[2:])):
     total = np.sum(window, axis=0)
-    values = calls.logged[last]
+    values = logged(events)[last]
     assert values['loss'] == pytest.approx(
       total[:, 0].sum() / total[:, 1].sum(), rel=1e-5
     )
@@ -219,11 +221,39 @@ def test_logged_losses_are_means_over_the_window_and_per_task():
     assert 'loss/c' not in values  # no row of that task
 
 
+def test_every_step_is_measured_once_and_in_order():
+  config = loop.TrainConfig(
+    num_steps=2 * loop.MOST_PENDING_STEPS + 9, log_period=1000
+  )
+  tx = optax.sgd(0.0)
+  batch = make_batch(1)
+  table = np.asarray(start_state(tx).params['table'], np.float64)
+  loss = numpy_gradient(table, batch)[1][:, 0].sum()
+
+  def batches():
+    for number in range(config.num_steps):
+      weights = batch.decoder_loss_weights * (number + 1)
+      yield dataclasses.replace(batch, decoder_loss_weights=weights)
+
+  _, events = run(config, start_state(tx), tx, batches=batches())
+  assert len(events) == 3  # no loss waits longer to be looked at
+  numbers, sums = zip(
+    *(
+      (number, metrics.sums[:, 0].sum())
+      for event in events
+      for number, metrics in event.numbered()
+    ),
+    strict=True,
+  )
+  assert numbers == tuple(range(config.num_steps))
+  np.testing.assert_allclose(sums, loss * (1 + np.array(numbers)), rtol=1e-5)
+
+
 def test_going_on_from_a_saved_state_gives_the_same_bits():
   config = loop.TrainConfig(num_steps=9, checkpoint_period=4)
   tx = optax.adam(0.05)
-  straight, calls = run(config, start_state(tx, noise=0.3), tx)
-  resumed, _ = run(config, jax.tree.map(jnp.asarray, calls.saved[4]), tx)
+  straight, events = run(config, start_state(tx, noise=0.3), tx)
+  resumed, _ = run(config, jax.tree.map(jnp.asarray, saved(events)[4]), tx)
   for one, other in zip(
     jax.tree.leaves(straight), jax.tree.leaves(resumed), strict=True
   ):
@@ -255,21 +285,17 @@ def test_a_loss_that_is_not_finite_stops_and_saves_nothing_more(bad):
         batch = dataclasses.replace(batch, decoder_loss_weights=weights)
       yield batch
 
-  calls = Calls()
+  events = loop.train(
+    config,
+    start_state(tx),
+    step_fn=jax.jit(loop.make_train_step(Bigrams(T), tx, config)),
+    batches=batches(),
+    tasks=TASKS,
+    save_due=lambda done: done % 2 == 0,
+  )
+  assert [next(events).step, next(events).step] == [2, 4]
   with pytest.raises(loop.NonFiniteLossError, match='at step 6') as error:
-    loop.train(
-      config,
-      start_state(tx),
-      step_fn=jax.jit(loop.make_train_step(Bigrams(T), tx, config)),
-      batches=batches(),
-      place=lambda batch: batch,
-      tasks=TASKS,
-      save=calls.save,
-      evaluate=calls.evaluate,
-      log=calls.log,
-      due=lambda done: done % 2 == 0,
-    )
-  assert list(calls.saved) == [2, 4]
+    next(events)
   assert "'b'" in str(error.value)  # row 3 is of task 1
 
 
