@@ -91,7 +91,7 @@ class _PlainTable(Table):
 
 
 class Bar(Protocol):
-  """One running activity."""
+  """The progress of one activity."""
 
   def update(self, done: int, text: str = '', total: int | None = None) -> None:
     """Shows how much is done and a short text beside it."""
@@ -138,8 +138,8 @@ def bar(
   """Shows progress of `total` things while the block runs.
 
   Args:
-    console: where to; a terminal gets a bar, anything else plain lines.
-    description: what is being done.
+    console: a terminal gets a bar, anything else plain lines.
+    description: names the activity.
     total: how many things there are.
     done: how many were done before, for the estimate of the time left.
   """
@@ -164,15 +164,15 @@ def bar(
 def on_demand(
   console: Console, description: str
 ) -> Iterator[Callable[[str, int, int], None]]:
-  """A bar over several things at once, which appears at the first report.
+  """Shows one bar over several things, from the first report on.
 
   Args:
-    console: where to.
-    description: what is being done.
+    console: a terminal gets a bar, anything else plain lines.
+    description: names the activity.
 
   Yields:
-    A function of (thing, done, total of that thing). The bar counts all things
-    that have been reported.
+    A function of (thing, done, total of that thing). The bar counts everything
+    that has been reported.
   """
   with contextlib.ExitStack() as stack:
     shown: list[Bar] = []

@@ -1,15 +1,14 @@
-"""What `hypergrid doctor` says: what is there, what is missing, what to do."""
+"""The report of `hypergrid doctor`: what is missing and how to get it."""
 
 import collections
 from collections.abc import Callable, Iterator
-import dataclasses
 import importlib.metadata
 import os
 import pathlib
 import platform
 import shutil
 import sys
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from packaging import requirements, utils
 from rich.console import Console
@@ -36,6 +35,7 @@ PACKAGES = (
   'jaxtyping',
   'sentencepiece',
   'rich',
+  'typer',
   'tensorboardX',
 )
 OLDEST_PYTHON = (3, 11)
@@ -48,14 +48,14 @@ ACCELERATOR_FILES = {
 GIB = 2**30
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
   """One line of the report.
 
   Attributes:
-    subject: what was looked at.
-    state: 'ok'; 'note' for what may be so; 'missing' for what must not.
-    detail: what was found, and what to do about it.
+    subject: what was examined.
+    state: 'ok'; 'note' for what a run can do with; 'missing' for what it
+      cannot.
+    detail: the result, and what to do about it.
   """
 
   subject: str
@@ -67,7 +67,7 @@ def report(data_source: str | None = None, *, console: Console) -> int:
   """Prints the report.
 
   Args:
-    data_source: checked in addition to the sample corpus and TFDS.
+    data_source: a source to check besides the sample corpus and TFDS.
     console: prints it.
 
   Returns:
@@ -89,7 +89,7 @@ def report(data_source: str | None = None, *, console: Console) -> int:
 
 
 def tested_versions() -> dict[str, str]:
-  """Versions of constraints.txt for this Python; none outside a checkout."""
+  """Reads constraints.txt for this Python; empty outside a checkout."""
   path = pathlib.Path(__file__).parents[2] / 'constraints.txt'
   if not path.is_file():
     return {}
@@ -119,37 +119,36 @@ def _examine(data_source: str | None) -> Iterator[Finding]:
     yield _guarded(subject, lambda: _source(data_source))
 
 
-def _guarded(subject: str, look: Callable[[], Finding]) -> Finding:
-  """A look that fails is a finding: the report goes on."""
+def _guarded(subject: str, examine: Callable[[], Finding]) -> Finding:
+  """Makes a failure a finding, so that the report goes on."""
   try:
-    return look()
+    return examine()
   except Exception as error:
     text = str(error) or type(error).__name__
     return Finding(subject, 'missing', text)
 
 
 def _python() -> Finding:
-  found = f'{platform.python_version()} at {sys.executable}'
+  version = f'{platform.python_version()} at {sys.executable}'
   if sys.version_info < OLDEST_PYTHON:
-    return Finding('python', 'missing', f'{found}; 3.11 or newer is needed')
-  return Finding('python', 'ok', found)
+    return Finding('python', 'missing', f'{version}; 3.11 or newer is needed')
+  return Finding('python', 'ok', version)
 
 
 def _packages() -> Iterator[Finding]:
-  tested = tested_versions()
+  versions = tested_versions()
   for name in PACKAGES:
+    tested = versions.get(utils.canonicalize_name(name))
     try:
       version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-      wanted = tested.get(utils.canonicalize_name(name))
-      pin = f'{name}=={wanted}' if wanted else name
+      pin = f'{name}=={tested}' if tested else name
       yield Finding(name, 'missing', f'not installed: pip install {pin}')
       continue
-    wanted = tested.get(utils.canonicalize_name(name), version)
-    if version == wanted:
+    if tested in (None, version):
       yield Finding(name, 'ok', version)
     else:
-      yield Finding(name, 'note', f'{version}; tested with {wanted}')
+      yield Finding(name, 'note', f'{version}; tested with {tested}')
 
 
 def _release_files() -> Finding:
@@ -161,12 +160,12 @@ def _devices() -> Finding:
   import jax
 
   kinds = collections.Counter(device.device_kind for device in jax.devices())
-  found = ', '.join(f'{count} x {kind}' for kind, count in kinds.items())
-  return Finding('devices', 'ok', f'{jax.default_backend()}: {found}')
+  devices = ', '.join(f'{count} x {kind}' for kind, count in kinds.items())
+  return Finding('devices', 'ok', f'{jax.default_backend()}: {devices}')
 
 
 def _accelerators() -> Iterator[Finding]:
-  """Hardware that is there and that JAX does not use."""
+  """Yields a finding per kind of hardware that JAX does not use."""
   jax = sys.modules.get('jax')
   if jax is None or jax.default_backend() != 'cpu':
     return
@@ -186,29 +185,29 @@ def _memory() -> Finding:
 
 
 def _disk() -> Finding:
-  here = pathlib.Path.cwd()
-  free = shutil.disk_usage(here).free / GIB
-  if not os.access(here, os.W_OK):
-    detail = f'{here} cannot be written to; give --model_dir elsewhere'
+  directory = pathlib.Path.cwd()
+  free = shutil.disk_usage(directory).free / GIB
+  if not os.access(directory, os.W_OK):
+    detail = f'{directory} cannot be written to; give --model_dir elsewhere'
     return Finding('disk', 'note', detail)
   state = 'ok' if free >= DISK_GIB else 'note'
-  return Finding('disk', state, f'{free:.1f} GiB free in {here}')
+  return Finding('disk', state, f'{free:.1f} GiB free in {directory}')
 
 
 def _source(source: str) -> Finding:
   from hypergrid_jax.tasks import definitions
   from hypergrid_jax.tasks.rows import sources
 
-  found = {
+  available = {
     task.name: sources.available_splits(source, task)
     for task in definitions.DEFINITIONS.values()
   }
-  trained = sum('train' in splits for splits in found.values())
-  absent = [name for name, splits in found.items() if not splits]
+  trained = sum('train' in splits for splits in available.values())
+  absent = [name for name, splits in available.items() if not splits]
   detail = f'{trained} tasks with a training set'
   if absent:
     detail += f'; nothing of {", ".join(absent)}'
-  if len(absent) == len(found):
+  if len(absent) == len(available):
     raise errors.UserError(
       f'{source} has no file of any task. Expected'
       ' DIR/{glue,super_glue}/TASK/SPLIT.{jsonl,tsv,csv}[.gz], for example'
@@ -226,13 +225,13 @@ def _tfds() -> Finding:
     for task in definitions.DEFINITIONS.values()
     if sources.tfds_directory(task).exists()
   }
-  where = sources.tfds_data_dir()
+  directory = sources.tfds_data_dir()
   if prepared:
-    detail = f'{len(prepared)} data sets prepared in {where}'
+    detail = f'{len(prepared)} data sets prepared in {directory}'
     return Finding('source tfds', 'ok', detail)
   return Finding(
     'source tfds',
     'note',
-    f'nothing prepared in {where}: a run downloads what it needs, or set'
+    f'nothing prepared in {directory}: a run downloads what it needs, or set'
     ' TFDS_DATA_DIR to where it is',
   )
