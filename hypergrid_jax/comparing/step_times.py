@@ -147,7 +147,7 @@ def _step(setup: setup_lib.Setup) -> Callable[[int], float]:
 def _condition(setup: setup_lib.Setup) -> Callable[[int], float] | None:
   """A function that times the `condition` point alone; None without one."""
   points = extension.of_methods(setup.run.method)
-  if points.condition is extension.no_condition:
+  if not points.conditions:
     return None
   gradient = jax.jit(jax.grad(functools.partial(condition_size, setup.model)))
   return _alone(setup, gradient)
