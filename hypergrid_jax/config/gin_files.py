@@ -1,7 +1,7 @@
 """gin files and `NAME=VALUE` arguments to a flat list of bindings.
 
 The only file that imports gin, for its grammar: what the names mean and which
-values they take is configuration.py's business.
+values they take is decided in run_config.py.
 """
 
 from collections.abc import Iterator
@@ -66,6 +66,21 @@ class Binding:
     return f'{self.owner}.{self.field}' if self.owner else self.field
 
 
+@dataclasses.dataclass(frozen=True)
+class Import:
+  """One `import module` of a gin file.
+
+  Attributes:
+    module: the module's dotted name.
+    file: the gin file.
+    where: 'file:line'.
+  """
+
+  module: str
+  file: pathlib.Path
+  where: str
+
+
 def find_file(name: str, where: str = '') -> pathlib.Path:
   """Finds a gin file in the working directory or in the installed gin/.
 
@@ -101,8 +116,8 @@ def gin_directory() -> pathlib.Path:
 
 def read_file(
   name: str, where: str = '', above: tuple[pathlib.Path, ...] = ()
-) -> Iterator[Binding]:
-  """Yields the bindings of a file and of what it includes, in order.
+) -> Iterator[Binding | Import]:
+  """Yields the bindings and imports of a file and its includes, in order.
 
   Args:
     name: see `find_file`.
@@ -124,10 +139,7 @@ def read_file(
         chain = (*above, path.resolve())
         yield from read_file(statement.filename, f'{here}: ', chain)
       elif isinstance(statement, config_parser.ImportStatement):
-        raise errors.UserError(
-          f'{here}: import is not supported; every name that can be bound is'
-          ' known without it. Remove the line.'
-        )
+        yield Import(statement.module, path, here)
 
 
 def _open(path: pathlib.Path, where: str) -> TextIO:

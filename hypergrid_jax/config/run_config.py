@@ -9,46 +9,23 @@ same files and bindings always give an equal configuration.
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import functools
-import importlib
+import pathlib
 import re
 import typing
 from typing import Any
 
 from hypergrid_jax import errors
-from hypergrid_jax.config import field_types
-from hypergrid_jax.config import gin_files as gin_files_lib
+from hypergrid_jax.config import field_types, gin_files, registry
 
-# Field of `RunConfig` -> the names that can fill it; the first one is the
-# default, but for the parts that a run may lack, where the default is none.
-PARTS: dict[str, dict[str, str]] = {
-  'model': {'T5Config': 'hypergrid_jax.model.config:T5Config'},
-  'method': {
-    'HyperGrid': 'hypergrid_jax.methods.hypergrid:HyperGrid',
-    'Adapters': 'hypergrid_jax.methods.adapters:Adapters',
-    'HyperFormer': 'hypergrid_jax.methods.hyperformer:HyperFormer',
-    'CAMTL': 'hypergrid_jax.methods.ca_mtl:CAMTL',
-  },
-  'sampler': {
-    'UncertaintySampling': (
-      'hypergrid_jax.training.uncertainty:UncertaintySampling'
-    ),
-  },
-  'data': {'data': 'hypergrid_jax.data.config:DataConfig'},
-  'optimizer': {
-    'Adafactor': 'hypergrid_jax.training.optimizers:Adafactor',
-    'AdamW': 'hypergrid_jax.training.optimizers:AdamW',
-  },
-  'schedule': {
-    'Constant': 'hypergrid_jax.training.optimizers:Constant',
-    'RsqrtDecay': 'hypergrid_jax.training.optimizers:RsqrtDecay',
-    'LinearWarmup': 'hypergrid_jax.training.optimizers:LinearWarmup',
-  },
-  'train': {'train': 'hypergrid_jax.training.loop:TrainConfig'},
-  'evaluate': {'evaluate': 'hypergrid_jax.evaluation.evaluate:EvaluateConfig'},
-  'mesh': {'mesh': 'hypergrid_jax.parallel.partitioning:MeshConfig'},
-}
-OPTIONAL_PARTS = ('method', 'sampler')
-COMBINED_PARTS = ('method',)  # a run may have several at once
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.data.config import DataConfig
+  from hypergrid_jax.evaluation.evaluate import EvaluateConfig
+  from hypergrid_jax.model.config import T5Config
+  from hypergrid_jax.parallel.partitioning import MeshConfig
+  from hypergrid_jax.training.loop import TrainConfig
+  from hypergrid_jax.training.optimizers import AnyOptimizer, AnySchedule
+  from hypergrid_jax.training.uncertainty import UncertaintySampling
+
 # Command-line flags that are short for a binding; their values are strings, or
 # lists of strings for a flag that may be repeated.
 FLAGS = {
@@ -64,75 +41,97 @@ class RunConfig:
   """Everything that makes a run what it is, except where it is written.
 
   Attributes:
-    model: `T5Config`.
+    model: sizes of the T5.
     method: a method's configuration, a tuple of those of several methods that
       are used together, or None for a plain T5.
-    sampler: `UncertaintySampling`, which chooses what a step trains on by what
-      the model is uncertain of; None draws rows at the rates of `data`.
-    data: `DataConfig`.
-    optimizer: `Adafactor` or `AdamW`.
-    schedule: `Constant`, `RsqrtDecay` or `LinearWarmup`.
-    train: `TrainConfig`.
-    evaluate: `EvaluateConfig`.
-    mesh: `MeshConfig`.
+    sampler: chooses what a step trains on by what the model is uncertain of;
+      None draws rows at the rates of `data`.
+    data: the mixture, and how its rows are made.
+    optimizer: the update rule.
+    schedule: the learning rate.
+    train: how long and how to train.
+    evaluate: how to evaluate.
+    mesh: the devices.
+    imports: a user's modules that the configuration needs, as their names or
+      the paths of their files.
   """
 
-  model: Any
+  model: 'T5Config'
   method: Any
-  sampler: Any
-  data: Any
-  optimizer: Any
-  schedule: Any
-  train: Any
-  evaluate: Any
-  mesh: Any
+  sampler: 'UncertaintySampling | None'
+  data: 'DataConfig'
+  optimizer: 'AnyOptimizer'
+  schedule: 'AnySchedule'
+  train: 'TrainConfig'
+  evaluate: 'EvaluateConfig'
+  mesh: 'MeshConfig'
+  imports: tuple[str, ...] = ()
 
 
 def parse(
-  gin_files: Sequence[str] = (),
+  files: Sequence[str] = (),
   bindings: Sequence[str] = (),
   flags: Mapping[str, str | Sequence[str] | None] | None = None,
+  *,
+  imports: Sequence[str] = (),
 ) -> RunConfig:
   """Reads gin files, then bindings, then flags; the last value wins.
 
   Args:
-    gin_files: paths, looked for in the working directory and then in the
-      installed gin/; `include` looks in the same places.
+    files: paths of gin files, looked for in the working directory and then in
+      the installed gin/; `include` looks in the same places.
     bindings: 'NAME=VALUE' each. A value that is not gin is a string.
-    flags: see `FLAGS`; None values are left out.
+    flags: values by the names in `FLAGS`; None values are left out.
+    imports: a user's modules, by name or as the path of a .py file, imported
+      before those that gin files import.
 
   Raises:
-    UserError: a file is missing or is not gin; a name is unknown; a value has
-      the wrong type or is missing; a binding on the command line changes
-      nothing. With file and line, what was expected, and the nearest names.
+    UserError: a file is missing or is not gin; a module cannot be imported; a
+      name is unknown; a value has the wrong type or is missing; a binding on
+      the command line changes nothing. With file and line, what was expected,
+      and the nearest names.
   """
-  read = [b for name in gin_files for b in gin_files_lib.read_file(name)]
-  read += [gin_files_lib.read_argument(argument) for argument in bindings]
+  modules = _Modules()
+  for name in imports:
+    modules.add(name)
+  read = []
+  for name in files:
+    for statement in gin_files.read_file(name):
+      if isinstance(statement, gin_files.Import):
+        modules.add(statement.module, statement.file.parent, statement.where)
+      else:
+        read.append(statement)
+  read += [gin_files.read_argument(argument) for argument in bindings]
   read += [
     _from_flag(flag, value)
     for flag, value in (flags or {}).items()
     if value is not None
   ]
   macros = _Macros(read)
-  bound = {
-    binding.name: dataclasses.replace(binding, value=_check(binding, macros))
-    for binding in read
-    if binding.owner
-  }
+  # The components first: fields of a user's class have names from then on.
+  ordered = sorted(read, key=lambda binding: binding.owner != 'run')
+  bound = {}
+  for binding in ordered:
+    if binding.owner:
+      owner = registry.full_name(binding.owner)
+      binding = dataclasses.replace(binding, owner=owner)
+      value = _check(binding, macros, modules.by_name)
+      bound[binding.name] = dataclasses.replace(binding, value=value)
   macros.check_all_used()
-  return _build_run(bound)
+  return _build_run(bound, tuple(modules.specs))
 
 
 def operative_config(run: RunConfig) -> str:
   """The gin text that gives `run` when it is parsed, every field included."""
   lines = ['# Every value of this run: hypergrid train --gin_file=THIS_FILE']
-  for part in PARTS:
+  lines += [f'import {module_name(spec)}' for spec in run.imports]
+  for part in registry.COMPONENTS:
     value = getattr(run, part)
     if value is None:
       lines += ['', f'run.{part} = None']
       continue
     values = value if isinstance(value, tuple) else (value,)
-    names = [name_of(part, each) for each in values]
+    names = [registry.name_of(part, each) for each in values]
     shown = ', '.join(f'@{name}()' for name in names)
     lines += ['', f'run.{part} = {shown if len(names) == 1 else f"({shown})"}']
     lines += [
@@ -143,37 +142,49 @@ def operative_config(run: RunConfig) -> str:
   return '\n'.join(lines) + '\n'
 
 
-def chosen_names(run: RunConfig) -> list[str]:
-  """The names of everything that fields of `run` can be set on."""
-  chosen = ['run']
-  for part in PARTS:
-    value = getattr(run, part)
+def component_names(run: RunConfig) -> list[str]:
+  """Returns the names that fields of `run` can be set on."""
+  names = ['run']
+  for kind in registry.COMPONENTS:
+    value = getattr(run, kind)
     values = value if isinstance(value, tuple) else (value,)
-    chosen += [name_of(part, each) for each in values if each is not None]
-  return chosen
+    names += [registry.name_of(kind, v) for v in values if v is not None]
+  return names
 
 
-def name_of(part: str, value: Any) -> str:
-  """What one value of a part of the run is called in gin."""
-  for name, target in PARTS[part].items():
-    if _load(target) is type(value):
-      return name
-  raise TypeError(f'{value!r} is none of {", ".join(PARTS[part])}')
+def module_name(spec: str) -> str:
+  """Returns the name that a module of `RunConfig.imports` is imported by."""
+  return pathlib.PurePath(spec).stem if spec.endswith('.py') else spec
 
 
-def _from_flag(flag: str, value: str | Sequence[str]) -> gin_files_lib.Binding:
+class _Modules:
+  """The user's modules that a configuration imports."""
+
+  def __init__(self):
+    self.by_name: dict[str, Any] = {}
+    self.specs: dict[str, None] = {}
+
+  def add(self, name: str, beside: pathlib.Path | None = None, where: str = ''):
+    """Imports a module; the path of its file stands for one that is a file."""
+    place = f'{where}: ' if where else ''
+    module = registry.import_module(name, beside=beside, where=place)
+    self.by_name[module.__name__] = module
+    is_own = '.' not in module.__name__ and module.__spec__.has_location
+    path = registry.file_of(name, beside) if is_own else None
+    self.specs[name if path is None else str(path)] = None
+
+
+def _from_flag(flag: str, value: str | Sequence[str]) -> gin_files.Binding:
   owner, field = FLAGS[flag].split('.')
   values = [value] if isinstance(value, str) else value
   shown = ' '.join(f'--{flag}={each}' for each in values)
-  return gin_files_lib.Binding(
-    owner, field, value, shown, from_command_line=True
-  )
+  return gin_files.Binding(owner, field, value, shown, from_command_line=True)
 
 
 class _Macros:
   """The definitions `NAME = value`, and which of them are used."""
 
-  def __init__(self, read: Iterable[gin_files_lib.Binding]):
+  def __init__(self, read: Iterable[gin_files.Binding]):
     self.definitions = {b.field: b for b in read if not b.owner}
     self.used: set[str] = set()
 
@@ -183,10 +194,7 @@ class _Macros:
       return type(value)(self.resolve(item, where, above) for item in value)
     if isinstance(value, dict):
       return {k: self.resolve(v, where, above) for k, v in value.items()}
-    if (
-      not isinstance(value, gin_files_lib.Macro)
-      or value == gin_files_lib.REQUIRED
-    ):
+    if not isinstance(value, gin_files.Macro) or value == gin_files.REQUIRED:
       return value
     if value.name in above:
       raise errors.UserError(f'{where}: {value} is defined by itself.')
@@ -210,41 +218,38 @@ class _Macros:
 
 
 @functools.cache
-def _configurables() -> dict[str, str]:
-  names = {n: target for part in PARTS.values() for n, target in part.items()}
-  return {'run': f'{__name__}:RunConfig', **names}
-
-
-@functools.cache
-def _load(target: str) -> type:
-  module, name = target.split(':')
-  return getattr(importlib.import_module(module), name)
-
-
-@functools.cache
 def _annotations(cls: type) -> dict[str, Any]:
   return typing.get_type_hints(cls)
+
+
+def _classes() -> dict[str, str | type]:
+  return {'run': RunConfig, **registry.classes()}
 
 
 def _field_names() -> list[str]:
   return [
     f'{name}.{field.name}'
-    for name, target in _configurables().items()
-    for field in dataclasses.fields(_load(target))
+    for name, target in _classes().items()
+    for field in dataclasses.fields(registry.load(target))
   ]
 
 
-def _check(binding: gin_files_lib.Binding, macros: _Macros) -> Any:
+def _check(
+  binding: gin_files.Binding, macros: _Macros, modules: Mapping[str, Any]
+) -> Any:
   """Returns the binding's value, resolved and of the field's type."""
-  known = _configurables()
-  if binding.owner not in known:
-    hint = errors.closest(binding.owner, known)
+  classes = _classes()
+  if binding.owner not in classes:
+    hint = errors.closest(binding.owner, classes)
     raise errors.UserError(
       f'{binding.where}: {binding.name}: there is no {binding.owner!r}.'
       f'{hint or errors.closest(binding.name, _field_names())}'
-      f' There are {", ".join(known)}.'
+      f' There are {", ".join(classes)}.'
     )
-  annotations = _annotations(_load(known[binding.owner]))
+  if binding.owner == 'run':
+    annotations = dict.fromkeys(registry.COMPONENTS)
+  else:
+    annotations = _annotations(registry.load(classes[binding.owner]))
   if binding.field not in annotations:
     raise errors.UserError(
       f'{binding.where}: {binding.owner} has no field {binding.field!r}.'
@@ -253,45 +258,51 @@ def _check(binding: gin_files_lib.Binding, macros: _Macros) -> Any:
     )
   value = macros.resolve(binding.value, binding.where)
   if binding.owner == 'run':
-    return _check_part(binding, value)
-  if value == gin_files_lib.REQUIRED:
+    return _check_component(binding, value, modules)
+  if value == gin_files.REQUIRED:
     return value
   try:
     return field_types.convert(value, annotations[binding.field])
   except field_types.WrongTypeError as error:
-    shown = value if isinstance(value, gin_files_lib.Reference) else repr(value)
+    shown = value if isinstance(value, gin_files.Reference) else repr(value)
     raise errors.UserError(
       f'{binding.where}: {binding.name}: got {shown}, {error}'
     ) from error
 
 
-def _check_part(
-  binding: gin_files_lib.Binding, value: Any
+def _check_component(
+  binding: gin_files.Binding, value: Any, modules: Mapping[str, Any]
 ) -> str | tuple[str, ...] | None:
-  """Returns what fills a part of the run, if it fits: one name or several."""
-  choices = PARTS[binding.field]
-  combined = binding.field in COMBINED_PARTS
-  if value is None and binding.field in OPTIONAL_PARTS:
+  """Returns what fills a component of the run: one name or several."""
+  kind = binding.field
+  choices = registry.COMPONENTS[kind]
+  if value is None and kind in registry.OPTIONAL:
     return None
-  several = combined and isinstance(value, tuple | list)
+  is_several = kind in registry.SEVERAL and isinstance(value, tuple | list)
   # On the command line, @Name() would need quotes: the bare name will do.
-  names = tuple(
-    item.name
-    if isinstance(item, gin_files_lib.Reference) and item.called
-    else item
-    for item in (value if several else (value,))
-  )
-  unknown = [
-    name for name in names if not isinstance(name, str) or name not in choices
+  written = [
+    item.name if isinstance(item, gin_files.Reference) and item.called else item
+    for item in (value if is_several else (value,))
   ]
-  if names and not unknown and len(set(names)) == len(names):
-    return names if len(names) > 1 else names[0]
+  try:
+    names = [
+      registry.find(kind, name, modules) if isinstance(name, str) else None
+      for name in written
+    ]
+  except errors.UserError as error:
+    raise errors.UserError(f'{binding.where}: {error}') from error
+  if names and None not in names and len(set(names)) == len(names):
+    return tuple(names) if len(names) > 1 else names[0]
   expected = [f'@{name}()' for name in choices]
-  expected += ['None'] * (binding.field in OPTIONAL_PARTS)
-  more = ', or a tuple of different methods' if combined else ''
+  expected += ['None'] * (kind in registry.OPTIONAL)
+  more = ', or a tuple of different methods' if kind in registry.SEVERAL else ''
+  unknown = [w for w, name in zip(written, names, strict=True) if name is None]
   hint = errors.closest(str(unknown[0]), expected) if unknown else ''
+  if unknown and '.' in str(unknown[0]) and not hint:
+    module = str(unknown[0]).rpartition('.')[0]
+    hint = f' A class of your own needs its module: --import={module}.'
   raise errors.UserError(
-    f'{binding.where}: run.{binding.field}: got {_shown(value)}, expected'
+    f'{binding.where}: run.{kind}: got {_shown(value)}, expected'
     f' {" or ".join(expected)}{more}.{hint}'
   )
 
@@ -303,38 +314,44 @@ def _shown(value: Any) -> str:
   return str(value)
 
 
-def _build_run(bound: Mapping[str, gin_files_lib.Binding]) -> RunConfig:
-  """Makes the parts of the run and refuses bindings that reached none."""
-  parts = {}
-  chosen = ['run']
-  for part, choices in PARTS.items():
-    name = None if part in OPTIONAL_PARTS else next(iter(choices))
-    if f'run.{part}' in bound:
-      name = bound[f'run.{part}'].value
+def _build_run(
+  bound: Mapping[str, gin_files.Binding], imports: tuple[str, ...]
+) -> RunConfig:
+  """Builds the components and refuses bindings that reached none."""
+  components = {}
+  used = ['run']
+  for kind, choices in registry.COMPONENTS.items():
+    name = None if kind in registry.OPTIONAL else next(iter(choices))
+    if f'run.{kind}' in bound:
+      name = bound[f'run.{kind}'].value
     names = name if isinstance(name, tuple) else (name,) if name else ()
-    chosen += names
-    made = tuple(
-      _build(_load(choices[n]), n, [b for b in bound.values() if b.owner == n])
-      for n in names
-    )
-    parts[part] = made if len(made) > 1 else next(iter(made), None)
-  for binding in bound.values():
-    if binding.from_command_line and binding.owner not in chosen:
-      raise errors.UserError(
-        f'{binding.where}: {binding.owner} is no part of this run, which has'
-        f' {", ".join(chosen)}.'
+    used += names
+    built = tuple(
+      _build(
+        registry.load(choices[name]),
+        name,
+        [binding for binding in bound.values() if binding.owner == name],
       )
-  return RunConfig(**parts)
+      for name in names
+    )
+    components[kind] = built if len(built) > 1 else next(iter(built), None)
+  for binding in bound.values():
+    if binding.from_command_line and binding.owner not in used:
+      raise errors.UserError(
+        f'{binding.where}: {binding.owner} is no component of this run, which'
+        f' has {", ".join(used)}.'
+      )
+  return RunConfig(**components, imports=imports)
 
 
-def _build(cls: type, name: str, bindings: list[gin_files_lib.Binding]) -> Any:
-  """Makes one dataclass; what it refuses is given its file and line."""
+def _build(cls: type, name: str, bindings: list[gin_files.Binding]) -> Any:
+  """Builds one component; what it refuses is given its file and line."""
   given = {binding.field: binding for binding in bindings}
   for field in dataclasses.fields(cls):
     binding = given.get(field.name)
     if binding is None and _has_default(field):
       continue
-    if binding is None or binding.value == gin_files_lib.REQUIRED:
+    if binding is None or binding.value == gin_files.REQUIRED:
       expected = field_types.describe(_annotations(cls)[field.name])
       raise errors.UserError(
         f'{binding.where + ": " if binding else ""}{name}.{field.name} has no'
@@ -361,7 +378,7 @@ def _has_default(field: dataclasses.Field) -> bool:
 
 
 def _culprit(
-  message: str, cls: type, bindings: Iterable[gin_files_lib.Binding]
+  message: str, cls: type, bindings: Iterable[gin_files.Binding]
 ) -> str:
   """'file:line: ' of the binding that a dataclass's complaint names first."""
   found = []
