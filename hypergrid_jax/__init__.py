@@ -9,6 +9,7 @@ hypergrid_jax` is quick and loads neither JAX nor TensorFlow:
   Adafactor, AdamW                         optimisers
   Constant, RsqrtDecay, LinearWarmup       learning-rate schedules
   Loader, train                            batches and the training loop
+  register_method                          a method of one's own, for gin
 """
 
 import importlib
@@ -17,6 +18,7 @@ import typing
 from typing import Any
 
 if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.registry import register_method as register_method
   from hypergrid_jax.data.loader import Loader as Loader
   from hypergrid_jax.methods.adapters import Adapters as Adapters
   from hypergrid_jax.methods.ca_mtl import CAMTL as CAMTL
@@ -49,6 +51,7 @@ _MODULES = {
   'Model': 'model',
   'RsqrtDecay': 'training.schedules',
   'T5Config': 'model.config',
+  'register_method': 'config.registry',
   'train': 'training.loop',
 }
 

@@ -295,7 +295,12 @@ class Settings(Data):
     """Returns the run of gin files, with what these flags change."""
     from hypergrid_jax.config import run_config
 
-    return run_config.parse(gin_files, self.bindings or (), self.short_bindings)
+    return run_config.parse(
+      gin_files,
+      self.bindings or (),
+      self.short_bindings,
+      imports=self.import_ or (),
+    )
 
   def run_of(self, model_dir: str) -> 'RunConfig':
     """Returns the run that a directory holds, with what these flags change."""

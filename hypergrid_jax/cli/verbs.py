@@ -119,8 +119,9 @@ def compare(
 
   Flags:
     gin_file: what all runs share. May be repeated.
-    methods: files of gin/methods without .gin, or paths of gin files; A+B for
-      two in one model; single_task for a plain T5 per task.
+    methods: files of gin/methods without .gin, paths of gin files, or classes
+      of your own, MODULE.CLASS; A+B for two in one model; single_task for a
+      plain T5 per task.
     model_dir: the comparison; by default runs/NAME for NAME.gin.
     seeds: one run of each method for each.
     single_task_seeds: those of single_task; by default the first of --seeds.
@@ -137,6 +138,7 @@ def compare(
     gin_file,
     settings.bindings or (),
     settings.short_bindings,
+    imports=settings.import_ or (),
     directory=model_dir or _default_directory(gin_file),
     seeds=seeds,
     single_task_seeds=single_task_seeds,

@@ -10,7 +10,7 @@ from hypergrid_jax import console as console_lib
 from hypergrid_jax import errors
 from hypergrid_jax.comparing import plot, report, scores, step_times, training
 from hypergrid_jax.comparing.plan import PLAIN, SINGLE_TASK, Plan, PlannedRun
-from hypergrid_jax.config import run_config
+from hypergrid_jax.config import registry, run_config
 from hypergrid_jax.parallel import preemption
 from hypergrid_jax.runs import batches, directory, setup
 
@@ -158,14 +158,14 @@ def changes(
 ) -> tuple[str, ...]:
   """What a method's gin file sets beside the method, as NAME=VALUE."""
   found = []
-  for part in run_config.PARTS:
+  for part in registry.COMPONENTS:
     before, after = getattr(plain, part), getattr(run, part)
     if part == 'method' or before == after:
       continue
     if after is None:
       found.append(f'run.{part}=None')
       continue
-    name = run_config.name_of(part, after)
+    name = registry.name_of(part, after)
     if type(before) is not type(after):
       found.append(f'run.{part}=@{name}()')
       continue

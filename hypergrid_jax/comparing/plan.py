@@ -12,7 +12,7 @@ from typing import Any
 
 from hypergrid_jax import errors
 from hypergrid_jax.config import gin_files as gin_files_lib
-from hypergrid_jax.config import run_config
+from hypergrid_jax.config import registry, run_config
 from hypergrid_jax.config.run_config import RunConfig
 from hypergrid_jax.runs import datasets
 from hypergrid_jax.tasks import definitions
@@ -25,13 +25,6 @@ _TAKEN = {
   'run.method': 'the methods are named by --methods',
   'train.seed': 'the seeds are named by --seeds',
 }
-# What a run may have or not: bindings on it reach only the runs that do.
-_CHOICES = frozenset(
-  name
-  for part, choices in run_config.PARTS.items()
-  if len(choices) > 1 or part in run_config.OPTIONAL_PARTS
-  for name in choices
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +108,7 @@ def make(
   bindings: Sequence[str],
   flags: Mapping[str, Any],
   *,
+  imports: Sequence[str] = (),
   directory: str,
   seeds: Sequence[int],
   single_task_seeds: Sequence[int] | None,
@@ -122,12 +116,14 @@ def make(
   """Reads the configuration of every method.
 
   Args:
-    methods: names of files in gin/methods without '.gin', or paths of gin
-      files; 'A+B' for two methods in one run; 'single_task'.
+    methods: names of files in gin/methods without '.gin', paths of gin files,
+      or classes of a user's module, 'my_module.MyMethod'; 'A+B' for two
+      methods in one run; 'single_task'.
     gin_files: of the data and the training that all have in common.
     bindings: 'NAME=VALUE' each; one of a method's own fields reaches only the
       methods that have it.
-    flags: see `configuration.parse`.
+    flags: values by the names in `run_config.FLAGS`.
+    imports: a user's modules, by name or as the path of a .py file.
     directory: of the comparison.
     seeds: of every method.
     single_task_seeds: of 'single_task'; None for the first of `seeds`.
@@ -140,7 +136,7 @@ def make(
     name = gin_files_lib.read_argument(binding).name
     if name in _TAKEN:
       raise errors.UserError(f'{binding}: {_TAKEN[name]}.')
-  reader = _Reader(tuple(gin_files), tuple(bindings), flags, directory)
+  reader = _Reader(gin_files, bindings, flags, imports, directory)
   found: dict[str, RunConfig] = {}
   for text in methods:
     name = method_name(text)
@@ -202,53 +198,78 @@ def of_one_task(run: RunConfig, task: str) -> RunConfig:
 class _Reader:
   """Reads the gin files of methods, each after those of the comparison."""
 
-  def __init__(self, gin_files, bindings, flags, directory):
-    self._gin_files = gin_files
-    self._bindings = {b: gin_files_lib.read_argument(b).owner for b in bindings}
-    self._flags = flags
-    self._token_dir = str(pathlib.Path(directory, 'tokens'))
-    self._unused = {
-      b for b, owner in self._bindings.items() if owner in _CHOICES
+  def __init__(self, gin_files, bindings, flags, imports, directory):
+    self._gin_files = tuple(gin_files)
+    self._bindings = {
+      b: registry.full_name(gin_files_lib.read_argument(b).owner)
+      for b in bindings
     }
+    self._flags = flags
+    self._imports = tuple(imports)
+    self._token_dir = str(pathlib.Path(directory, 'tokens'))
+    self._used: set[str] = set()
 
   def method(self, text: str) -> RunConfig:
-    """The run of one of --methods."""
+    """Returns the run of one of --methods."""
     if text == SINGLE_TASK:
       text = PLAIN
-    files = [_file(one) for one in text.split(TOGETHER)]
-    run = self._read(files)
-    if len(files) > 1:
-      each = [self._read([file]).method for file in files]
+    methods = text.split(TOGETHER)
+    run = self._read(methods)
+    if len(methods) > 1:
+      each = [self._read([method]).method for method in methods]
       run = dataclasses.replace(run, method=_together(text, each))
     if run.data.token_dir is None:
       data = dataclasses.replace(run.data, token_dir=self._token_dir)
       run = dataclasses.replace(run, data=data)
     return run
 
-  def _read(self, files):
-    """Reads files with those bindings that concern what they choose."""
-    files = [*self._gin_files, *files]
-    mine = [b for b, owner in self._bindings.items() if owner not in _CHOICES]
-    run = run_config.parse(files, mine, self._flags)
-    chosen = run_config.chosen_names(run)
-    special = [
+  def _read(self, methods):
+    """Reads methods, with the bindings that concern their components."""
+    files, bindings, imports = list(self._gin_files), [], list(self._imports)
+    for method in methods:
+      if _is_class(method):
+        bindings.append(f'run.method={method}')
+        imports.append(method.rpartition('.')[0])
+      else:
+        files.append(_file(method))
+
+    def parse(more):
+      return run_config.parse(
+        files, [*bindings, *more], self._flags, imports=imports
+      )
+
+    common = [b for b, owner in self._bindings.items() if not _is_choice(owner)]
+    run = parse(common)
+    names = run_config.component_names(run)
+    own = [
       b
       for b, owner in self._bindings.items()
-      if owner in _CHOICES and owner in chosen
+      if b not in common and registry.full_name(owner) in names
     ]
-    if not special:
-      return run
-    self._unused -= set(special)
-    return run_config.parse(files, [*mine, *special], self._flags)
+    self._used |= {*common, *own}
+    return parse([*common, *own]) if own else run
 
   def check_bindings(self):
     """Refuses a binding that no method takes."""
-    for binding in self._bindings:
-      if binding in self._unused:
+    for binding, owner in self._bindings.items():
+      if binding not in self._used:
         raise errors.UserError(
-          f'{binding}: {self._bindings[binding]} is no part of any of'
-          ' --methods.'
+          f'{binding}: {owner} is no component of any of --methods.'
         )
+
+
+def _is_choice(owner: str) -> bool:
+  """Returns whether runs may differ in having a component of this name."""
+  return any(
+    registry.full_name(owner) in choices
+    for kind, choices in registry.COMPONENTS.items()
+    if kind in registry.OPEN
+  )
+
+
+def _is_class(method: str) -> bool:
+  """Returns whether a method is 'my_module.MyMethod'."""
+  return '.' in method and not method.endswith('.gin')
 
 
 def _file(name: str) -> str:
@@ -262,7 +283,8 @@ def _file(name: str) -> str:
   known = [*sorted(file.stem for file in folder.glob('*.gin')), SINGLE_TASK]
   raise errors.UserError(
     f'--methods: there is no method {name!r}.{errors.closest(name, known)}'
-    f' There are {", ".join(known)}; or name a gin file, FILE.gin.'
+    f' There are {", ".join(known)}; or name a gin file, FILE.gin, or a class'
+    ' of your own, MODULE.CLASS.'
   )
 
 

@@ -139,6 +139,11 @@ def read_file(
         chain = (*above, path.resolve())
         yield from read_file(statement.filename, f'{here}: ', chain)
       elif isinstance(statement, config_parser.ImportStatement):
+        if statement.is_from or statement.alias:
+          raise errors.UserError(
+            f'{here}: only `import MODULE` is supported; name what is in it as'
+            ' MODULE.NAME.'
+          )
         yield Import(statement.module, path, here)
 
 

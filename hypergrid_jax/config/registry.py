@@ -5,7 +5,7 @@ optimiser, a schedule, a sampler and so on. A class of a user's own is named in
 one of two ways:
 
   register_method(MyMethod)             then `run.method = @MyMethod()`
-  an import, in gin or by `--import`    then `run.method = @my_module.MyMethod()`
+  an import, in gin or by `--import`    then `run.method = @module.MyMethod()`
 
 Its fields are set like those of the library's classes, `MyMethod.width = 3`,
 with the same checks. What a method needs is `extension_points()`, an optimiser
@@ -14,7 +14,6 @@ with the same checks. What a method needs is `extension_points()`, an optimiser
 
 from collections.abc import Mapping
 import dataclasses
-import functools
 import importlib
 import importlib.util
 import pathlib
@@ -100,10 +99,9 @@ def register(kind: str, cls: Class, *, name: str | None = None) -> Class:
   return cls
 
 
-register_method = functools.partial(register, 'method')
-register_sampler = functools.partial(register, 'sampler')
-register_optimizer = functools.partial(register, 'optimizer')
-register_schedule = functools.partial(register, 'schedule')
+def register_method(cls: Class) -> Class:
+  """Makes a method known in gin under its class's name; see `register`."""
+  return register('method', cls)
 
 
 def load(target: str | type) -> type:

@@ -73,6 +73,19 @@ class Adafactor:
     check('Adafactor.scale_floor', floor, floor > 0, 'above 0')
     check('Adafactor.clip_threshold', clip, clip > 0, 'above 0')
 
+  def transformation(
+    self,
+    rate: optax.Schedule,
+    *,
+    stacked: Collection[str] = (),
+    added: Collection[str] = (),
+  ) -> optax.GradientTransformation:
+    """Returns the update rule; see `optimizers.make_optimizer`."""
+    return optax.chain(
+      scale_by_adafactor(self, stacked=stacked, unscaled=added),
+      optax.scale_by_learning_rate(rate),
+    )
+
 
 class AdafactorState(NamedTuple):
   """The state of Adafactor.

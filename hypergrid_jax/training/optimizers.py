@@ -19,7 +19,6 @@ from hypergrid_jax.training.adafactor import (
   Adafactor,
   check,
   factored_dims,
-  scale_by_adafactor,
   without,
 )
 from hypergrid_jax.training.freezing import LAYERS
@@ -67,6 +66,29 @@ class AdamW:
     decay = self.weight_decay
     check('AdamW.weight_decay', decay, decay >= 0, 'at least 0')
 
+  def transformation(
+    self,
+    rate: optax.Schedule,
+    *,
+    stacked: Collection[str] = (),
+    added: Collection[str] = (),
+  ) -> optax.GradientTransformation:
+    """Returns the update rule; see `make_optimizer`."""
+    del added
+    return optax.adamw(
+      rate,
+      b1=self.b1,
+      b2=self.b2,
+      eps=self.eps,
+      weight_decay=self.weight_decay,
+      mask=lambda params: trees.map_with_path(
+        lambda path, param: param.ndim - (path in stacked) >= 2, params
+      ),
+    )
+
+
+AnyOptimizer = Adafactor | AdamW
+
 
 def _train_only(
   inner: optax.GradientTransformation, trained: freezing.Trained
@@ -90,7 +112,7 @@ def _train_only(
 
 
 def make_optimizer(
-  optimizer: Adafactor | AdamW,
+  optimizer: AnyOptimizer,
   schedule: AnySchedule,
   *,
   logical_axes: Params,
@@ -109,8 +131,9 @@ def make_optimizer(
   not multiplied by their RMS; they move by the learning rate itself.
 
   Args:
-    optimizer: the update rule.
-    schedule: the learning rate.
+    optimizer: the update rule; one of a user's own has `transformation(rate,
+      stacked=, added=)`, as `AdamW` has, and applies the rate as optax does.
+    schedule: the learning rate; one of a user's own has `schedule()`.
     logical_axes: nested dict like the parameters, of tuples of axis names; a
       parameter whose first axis is 'layers' is updated layer by layer.
     added: paths of the parameters that the plain T5 does not have.
@@ -134,22 +157,7 @@ def make_optimizer(
     trained = freezing.trained_parameters(logical_axes)
   stacked = {path for path, names in axes.items() if names[:1] == (LAYERS,)}
   rate = schedule.schedule()
-  if isinstance(optimizer, Adafactor):
-    rule = optax.chain(
-      scale_by_adafactor(optimizer, stacked=stacked, unscaled=added),
-      optax.scale_by_learning_rate(rate),
-    )
-  else:
-    rule = optax.adamw(
-      rate,
-      b1=optimizer.b1,
-      b2=optimizer.b2,
-      eps=optimizer.eps,
-      weight_decay=optimizer.weight_decay,
-      mask=lambda params: trees.map_with_path(
-        lambda path, param: param.ndim - (path in stacked) >= 2, params
-      ),
-    )
+  rule = optimizer.transformation(rate, stacked=stacked, added=added)
   if clip_norm is not None:
     check('clip_norm', clip_norm, clip_norm > 0, 'above 0, or None')
     rule = optax.chain(optax.clip_by_global_norm(clip_norm), rule)

@@ -101,7 +101,9 @@ def test_a_binding_reaches_the_methods_that_have_it():
 
 
 def test_a_binding_that_reaches_none_is_refused():
-  with pytest.raises(UserError, match=r'^CAMTL\.window=3: CAMTL is no part'):
+  with pytest.raises(
+    UserError, match=r'^CAMTL\.window=3: CAMTL is no component'
+  ):
     make(['plain', 'hypergrid'], 'CAMTL.window=3')
   with pytest.raises(UserError, match='grid_colz'):
     make(['plain', 'hypergrid'], 'HyperGrid.grid_colz=3')

@@ -208,7 +208,7 @@ class TestFiles:
       ("include 'no.gin'", 'run.gin:1: no.gin: no such gin file in'),
       ("\ninclude 'runs/quikstart.gin'", "'gin/runs/quickstart.gin'"),
       ("include 'run.gin'", 'run.gin:1: run.gin includes itself'),
-      ('import os', 'run.gin:1: import is not supported'),
+      ('from os import path', 'run.gin:1: only `import MODULE` is supported'),
       ('x/train.seed = 1', 'run.gin:1: x/train: scopes are not supported'),
       ('\ntrain.seed = \n', 'run.gin:2: not gin: Unable to parse value'),
       ('train.seed = 1 2', 'run.gin:1: not gin: Expected newline'),
@@ -275,8 +275,8 @@ class TestMistakes:
       ('train.num_steps', ['expected NAME=VALUE']),
       ('train.num_steps=', ['expected NAME=VALUE']),
       ('=5', ['expected NAME=VALUE']),
-      ('AdamW.b1=0.5', ['AdamW is no part of this run']),
-      ('HyperGrid.grid_rows=4', ['HyperGrid is no part of this run']),
+      ('AdamW.b1=0.5', ['AdamW is no component of this run']),
+      ('HyperGrid.grid_rows=4', ['HyperGrid is no component of this run']),
     ],
   )
   def test_a_wrong_argument_is_named(self, argument, fragments):
