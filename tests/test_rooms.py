@@ -74,8 +74,12 @@ def _room(name):
 
 
 def _imports(source):
-  """Dotted names that a file imports anywhere in it, functions included."""
-  for node in ast.walk(ast.parse(source)):
+  """Dotted names that a file imports anywhere in it, but for types alone."""
+  tree = ast.parse(source)
+  for node in tree.body:
+    if isinstance(node, ast.If) and 'TYPE_CHECKING' in ast.unparse(node.test):
+      node.body = []
+  for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
