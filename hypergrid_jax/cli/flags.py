@@ -6,6 +6,7 @@ imported here, so that `--help` is quick.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+import copy
 import dataclasses
 import functools
 import inspect
@@ -16,6 +17,7 @@ import typing
 from typing import Annotated, Any
 
 import typer
+from typer import models
 
 from hypergrid_jax import errors
 
@@ -130,30 +132,22 @@ def _flag(
   name: str, kind: Any, default: Any, texts: dict[str, str]
 ) -> inspect.Parameter:
   """Makes the parameter that typer reads a flag from."""
-  if (
-    isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
-  ):
+  if typing.get_origin(kind) in (typing.Union, types.UnionType):
     (kind,) = (k for k in typing.get_args(kind) if k is not types.NoneType)
-  value = Value()
+  info = typer.Option()
   if typing.get_origin(kind) is Annotated:
-    kind, value = typing.get_args(kind)
-  settings = {
-    'help': f'{texts[name][0].upper()}{texts[name][1:]}',
-    'metavar': value.metavar,
-    'parser': value.parser,
-    'min': value.min,
-  }
-  if value.positional:
-    described = typer.Argument(**settings)
-  else:
-    described = typer.Option(f'--{name.rstrip("_")}', **settings)
+    kind, info = typing.get_args(kind)
+  info = copy.copy(info)
+  info.help = f'{texts[name][0].upper()}{texts[name][1:]}'
+  if isinstance(info, models.OptionInfo):
+    info.param_decls = (f'--{name.rstrip("_")}',)
+  if default is dataclasses.MISSING:
+    default = inspect.Parameter.empty
   return inspect.Parameter(
     name,
     inspect.Parameter.KEYWORD_ONLY,
-    default=inspect.Parameter.empty
-    if default is dataclasses.MISSING
-    else default,
-    annotation=Annotated[kind, described],
+    default=default,
+    annotation=Annotated[kind, info],
   )
 
 
@@ -212,36 +206,22 @@ def _binding(text: str) -> str:
   return text
 
 
-@dataclasses.dataclass(frozen=True)
-class Value:
-  """How the value of a flag is read and shown.
-
-  Attributes:
-    metavar: what the help calls it; None for the name of its type.
-    parser: makes it of the text, or raises `typer.BadParameter`.
-    min: the smallest number it may be.
-    positional: whether it stands on the command line without a flag.
-  """
-
-  metavar: str | None = None
-  parser: Callable[[str], Any] | None = None
-  min: int | None = None
-  positional: bool = False
-
-
-Name = Annotated[str, Value('NAME')]
-Directory = Annotated[str, Value('DIR')]
-File = Annotated[str, Value('FILE')]
-Files = Annotated[list[str], Value('FILE')]
-Count = Annotated[int, Value('N', min=1)]
-Names = Annotated[Any, Value('A,B', parser=_names)]
-Numbers = Annotated[Any, Value('N,M', parser=_numbers)]
-Size = Annotated[Any, Value('SIZE', parser=_size)]
-Step = Annotated[Any, Value('N|best|best:TASK', parser=_step)]
-Steps = Annotated[Any, Value('N|best|best:TASK|all', parser=_step_or_all)]
-Task = Annotated[str, Value('TASK', positional=True)]
+# What flags take: a type, and how typer shows and reads it.
+Name = Annotated[str, typer.Option(metavar='NAME')]
+Directory = Annotated[str, typer.Option(metavar='DIR')]
+File = Annotated[str, typer.Option(metavar='FILE')]
+Files = Annotated[list[str], typer.Option(metavar='FILE')]
+Count = Annotated[int, typer.Option(metavar='N', min=1)]
+Names = Annotated[Any, typer.Option(metavar='A,B', parser=_names)]
+Numbers = Annotated[Any, typer.Option(metavar='N,M', parser=_numbers)]
+Size = Annotated[Any, typer.Option(metavar='SIZE', parser=_size)]
+Step = Annotated[Any, typer.Option(metavar='N|best|best:TASK', parser=_step)]
+Steps = Annotated[
+  Any, typer.Option(metavar='N|best|best:TASK|all', parser=_step_or_all)
+]
+Task = Annotated[str, typer.Argument(metavar='TASK')]
 Bindings = Annotated[
-  list[str], Value('NAME=VALUE', parser=_binding, positional=True)
+  list[str], typer.Argument(metavar='NAME=VALUE', parser=_binding)
 ]
 
 
@@ -283,7 +263,7 @@ class Settings(Data):
       bare word is a string.
   """
 
-  import_: Annotated[list[str], Value('MODULE')] | None = None
+  import_: Annotated[list[str], typer.Option(metavar='MODULE')] | None = None
   bindings: Bindings | None = None
 
   @property
@@ -324,8 +304,10 @@ class Processes:
     start_timeout: how long to wait for the others.
   """
 
-  distributed: Annotated[str, Value('auto|slurm|tpu|off')] = 'auto'
-  coordinator: Annotated[str, Value('HOST:PORT')] | None = None
+  distributed: Annotated[str, typer.Option(metavar='auto|slurm|tpu|off')] = (
+    'auto'
+  )
+  coordinator: Annotated[str, typer.Option(metavar='HOST:PORT')] | None = None
   num_processes: Count | None = None
-  process_id: Annotated[int, Value('I')] | None = None
-  start_timeout: Annotated[int, Value('SECONDS', min=1)] = 300
+  process_id: Annotated[int, typer.Option(metavar='I')] | None = None
+  start_timeout: Annotated[int, typer.Option(metavar='SECONDS', min=1)] = 300

@@ -108,7 +108,7 @@ def compare(
   model_dir: flags.Directory | None = None,
   seeds: flags.Numbers = '0',
   single_task_seeds: flags.Numbers = None,
-  step_pairs: Annotated[int, flags.Value('N', min=0)] = 20,
+  step_pairs: Annotated[int, typer.Option(metavar='N', min=0)] = 20,
   no_plot: bool = False,
   settings: flags.Settings,
 ) -> None:
