@@ -20,32 +20,32 @@ COMPILE_FASTER = '--xla_cpu_use_fusion_emitters=false'
 
 
 def free_port() -> int:
-  """A port that is free now, and the next one with it, most likely."""
+  """Returns a port that is free now, and most likely the next one too."""
   with socket.create_server(('', 0)) as probe:
     return probe.getsockname()[1]
 
 
 class Command:
-  """`hypergrid` with the same arguments in every process."""
+  """Runs `hypergrid` with the same arguments in every process."""
 
   def __init__(self, *arguments, processes=1, devices=8, own=None):
     """Starts it.
 
     Args:
-      *arguments: verb and flags.
-      processes: how many.
-      devices: fake ones in each.
-      own: arguments that one process has beside them, by its number.
+      *arguments: the verb and its flags.
+      processes: how many to start.
+      devices: how many fake devices each process has.
+      own: further arguments of single processes, by their numbers.
     """
-    place = ['--coordinator', f'localhost:{free_port()}']
-    place += ['--num_processes', str(processes)]
+    address = ['--coordinator', f'localhost:{free_port()}']
+    address += ['--num_processes', str(processes)]
     self.processes = []
     for number in range(processes):
-      mine = [*place, '--process_id', str(number)] if processes > 1 else []
-      mine += (own or {}).get(number, [])
+      more = [*address, '--process_id', str(number)] if processes > 1 else []
+      more += (own or {}).get(number, [])
       self.processes.append(
         subprocess.Popen(
-          [sys.executable, '-m', 'hypergrid_jax', *arguments, *mine],
+          [sys.executable, '-m', 'hypergrid_jax', *arguments, *more],
           stdout=subprocess.PIPE,
           stderr=subprocess.PIPE,
           text=True,
@@ -65,19 +65,19 @@ class Command:
   def wait(self) -> list[tuple[int, str, str]]:
     """Returns exit code, output and messages of every process."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    ended = []
+    results = []
     try:
       for process in self.processes:
         left = deadline - time.monotonic()
         out, err = process.communicate(timeout=max(left, 1))
-        ended.append((process.returncode, out, err))
+        results.append((process.returncode, out, err))
     finally:
       for process in self.processes:
         process.kill()
-    return ended
+    return results
 
   def read_until(self, text: str) -> str:
-    """Reads what process 0 says until a line with `text` comes."""
+    """Reads the output of process 0 up to a line with `text`."""
     lines = []
     for line in self.processes[0].stdout:
       lines.append(line)
@@ -86,12 +86,12 @@ class Command:
     raise AssertionError(f'{text!r} did not come:\n{"".join(lines)}')
 
 
-def succeeds(*arguments, **places) -> list[str]:
-  """Runs it to its end; returns what every process said."""
-  ended = Command(*arguments, **places).wait()
-  for number, (code, out, err) in enumerate(ended):
+def succeeds(*arguments, **options) -> list[str]:
+  """Runs a command to its end; returns the output of every process."""
+  results = Command(*arguments, **options).wait()
+  for number, (code, out, err) in enumerate(results):
     assert code == 0, f'process {number}: {code}\n{out}\n{err}'
-  return [out for _, out, _ in ended]
+  return [out for _, out, _ in results]
 
 
 def parsed(*arguments) -> types.SimpleNamespace:

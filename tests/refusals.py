@@ -22,12 +22,12 @@ def refusal(capsys, arguments):
   """
   before = files('.')
   code = main.main(list(arguments))
-  said = capsys.readouterr().err
-  assert code == 2, (code, said)
-  assert said.startswith('hypergrid: ')
-  assert 'Traceback' not in said
+  message = capsys.readouterr().err
+  assert code == 2, (code, message)
+  assert message.startswith('hypergrid: ')
+  assert 'Traceback' not in message
   assert files('.') == before
-  return said.removeprefix('hypergrid: ')
+  return message.removeprefix('hypergrid: ')
 
 
 def write(path, content):

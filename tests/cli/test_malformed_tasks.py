@@ -84,11 +84,11 @@ def test_a_toml_file(capsys, case):
   os.mkdir('folder.jsonl')
   write('train.parquet', 'PAR1')
   write('mine.toml', content)
-  said = refusal(capsys, ['tasks', 'check', 'mine.toml'])
+  message = refusal(capsys, ['tasks', 'check', 'mine.toml'])
   for fragment in fragments:
-    assert fragment in said
-  assert refusal(capsys, ['tasks', 'list', '--task_file=mine.toml']) == said
-  assert said == refusal(
+    assert fragment in message
+  assert refusal(capsys, ['tasks', 'list', '--task_file=mine.toml']) == message
+  assert message == refusal(
     capsys,
     ['train', '--gin_file=gin/runs/quickstart.gin', '--task_file=mine.toml'],
   )
@@ -126,9 +126,9 @@ def test_rows_of_a_toml_file(capsys, case):
   name, content, fragments = ROWS[case]
   write('mine.toml', WHOLE)
   write(name, content)
-  said = refusal(capsys, ['tasks', 'check', 'mine.toml', '--vocab=bytes'])
+  message = refusal(capsys, ['tasks', 'check', 'mine.toml', '--vocab=bytes'])
   for fragment in fragments:
-    assert fragment in said
+    assert fragment in message
 
 
 MODULES = {
@@ -149,9 +149,9 @@ def test_a_python_module(capsys, case):
   content, name, fragments = MODULES[case]
   if content:
     write(name, content)
-  said = refusal(capsys, ['tasks', 'check', name])
+  message = refusal(capsys, ['tasks', 'check', name])
   for fragment in fragments:
-    assert fragment in said
+    assert fragment in message
 
 
 @pytest.mark.parametrize('name', ['', '.', 'folder', 'a.txt', '/no/where.toml'])
