@@ -35,7 +35,7 @@ from others import torch_worker
 
 from hypergrid_jax.config import run_config
 from hypergrid_jax.data import loader as loader_lib
-from hypergrid_jax.data import sampling, tokens
+from hypergrid_jax.data import sampling
 from hypergrid_jax.data.config import DataConfig
 from hypergrid_jax.evaluation import evaluate
 from hypergrid_jax.evaluation import predictor as predictor_lib
@@ -243,7 +243,6 @@ def generation(options, corpus, workers) -> dict[str, Any]:
   rng.shuffle(places)
   inputs = [store.inputs(index) for store, index in places[: options.examples]]
   examples = [{'inputs': ids, 'targets': ids[:1]} for ids in inputs]
-  store = tokens.memory_store('rows', 'given', inputs, [()] * len(inputs))
   evaluating = evaluate.EvaluateConfig()
   turns = {}
   for dtype, worker in workers.items():
@@ -264,7 +263,7 @@ def generation(options, corpus, workers) -> dict[str, Any]:
       evaluating.length_buckets,
     )
     turns[name] = Turns(
-      lambda count, one=predictor: one.texts(store, count=count, task_id=0),
+      lambda count, one=predictor: one.texts(inputs[:count], 0),
       [len(inputs)],
       [len(inputs)],
     )
@@ -273,10 +272,8 @@ def generation(options, corpus, workers) -> dict[str, Any]:
     turns, options.generation_turns, seconds=options.seconds
   )
   useful, bucketed = sum(map(len, inputs)), 0
-  for _, batch in loader_lib.eval_batches(
-    store,
-    batch_size=evaluating.batch_size,
-    length_buckets=evaluating.length_buckets,
+  for _, batch in predictor_lib.padded_batches(
+    inputs, evaluating.batch_size, evaluating.length_buckets
   ):
     bucketed += batch.size
   return {

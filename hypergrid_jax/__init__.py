@@ -85,6 +85,6 @@ def load(
   from hypergrid_jax.prediction import loaded_model
   from hypergrid_jax.runs import directory
 
-  directory.read_facts(model_dir)
-  run = run_config.parse([os.path.join(model_dir, 'config.gin')])
-  return loaded_model.LoadedModel(run, model_dir, step=step)
+  run = run_config.parse([directory.config_file(model_dir)])
+  trained = loaded_model.read_run(run, model_dir)
+  return loaded_model.LoadedModel(trained, step=step)

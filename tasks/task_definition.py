@@ -13,6 +13,10 @@ from typing import Any, Protocol
 # A name with a slash is nested: 'idx/paragraph' is row['idx']['paragraph'].
 Fields = Mapping[str, str]
 
+# What stands for a target that a row does not have: T5's formats write the
+# label -1 of GLUE's and SuperGLUE's test rows so, the second for scores.
+NO_TARGETS = ('<unk>', '-1.0')
+
 
 class OwnRows(Protocol):
   """Rows that a task brings along, whatever the run's source is."""

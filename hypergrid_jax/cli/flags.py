@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import functools
 import inspect
-import os
 import re
 import types
 import typing
@@ -286,8 +285,7 @@ class Settings(Data):
     """Returns the run that a directory holds, with what these flags change."""
     from hypergrid_jax.runs import directory
 
-    directory.read_facts(model_dir)
-    return self.run([os.path.join(model_dir, 'config.gin')])
+    return self.run([directory.config_file(model_dir)])
 
 
 @dataclasses.dataclass(kw_only=True)

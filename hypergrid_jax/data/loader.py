@@ -2,11 +2,10 @@
 
 Which rows they are is `sampling`'s decision; here they are copied out of the
 token stores. Nothing is kept between calls, so any batch can be asked for at
-any time, by any number of hosts. `eval_batches` gives a split's examples one
-per row.
+any time, by any number of hosts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -313,53 +312,3 @@ def _checked_ids(tasks, task_ids, num_tasks) -> list[int]:
         ' drop it from the data.'
       )
   return [task_ids[task] for task in tasks]
-
-
-def eval_batches(
-  store: TokenStore,
-  *,
-  batch_size: int,
-  length_buckets: Sequence[int],
-  limit: int | None = None,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Yields inputs, one example per row, in batches of few different shapes.
-
-  Each example comes exactly once. Longer ones come first, and a batch has the
-  shortest bucket that holds its longest: where a length's last batch would have
-  empty rows, the next shorter examples fill them.
-
-  Args:
-    store: the examples.
-    batch_size: rows of every batch.
-    length_buckets: row lengths, ascending.
-    limit: only the first so many examples of the store.
-
-  Yields:
-    Example indices [batch_size] int64 and tokens [batch_size, L] int32, padded
-    with 0. Rows left over in the last batch have index -1 and hold padding
-    alone, which decoding takes as ended.
-
-  Raises:
-    UserError: an example is longer than the last bucket.
-  """
-  count = (
-    store.num_examples if limit is None else min(limit, store.num_examples)
-  )
-  lengths = store.input_lengths[:count]
-  buckets = np.asarray(sorted(length_buckets))
-  if count and lengths.max() > buckets[-1]:
-    raise UserError(
-      f'{store.task}/{store.split}: example {int(lengths.argmax())} has'
-      f' {lengths.max()} tokens, but rows for evaluation hold {buckets[-1]}.'
-    )
-  # The longest first; of one length in the store's order.
-  order = np.argsort(-np.searchsorted(buckets, lengths), kind='stable')
-  for first in range(0, count, batch_size):
-    chosen = order[first : first + batch_size]
-    indices = np.full(batch_size, -1, np.int64)
-    indices[: len(chosen)] = chosen
-    length = buckets[np.searchsorted(buckets, lengths[chosen].max())]
-    tokens = np.zeros((batch_size, length), np.int32)
-    for row, index in enumerate(chosen):
-      tokens[row, : lengths[index]] = store.inputs(index)
-    yield indices, tokens

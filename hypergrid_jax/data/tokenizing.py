@@ -15,10 +15,10 @@ from hypergrid_jax.data.token_requests import TokenRequest, fingerprint
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.tasks import definitions, tensorflow_guard
 from hypergrid_jax.tasks.rows import files, sources
+from hypergrid_jax.tasks.task_definition import NO_TARGETS
 from hypergrid_jax.tasks.vocabularies import Vocabulary, load_vocabulary
 
 _REPORT_EVERY = 500
-_NO_TARGET = ('<unk>', '-1.0')
 # For preprocessors that draw at random: a split is tokenised once, and every
 # host that builds its store is to build the same one.
 _SEED = 0
@@ -207,7 +207,7 @@ def _check_label(values: Mapping[str, Any], definition, split: str, where: str):
   label = values['targets_pretokenized']
   if label in definition.labels:
     return
-  if split == definition.test_split and label in _NO_TARGET:
+  if split == definition.test_split and label in NO_TARGETS:
     return
   raise UserError(
     f'{where}: the target is {label!r}; expected one of'

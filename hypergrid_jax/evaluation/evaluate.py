@@ -1,43 +1,28 @@
 """Evaluation: predict every example, score the texts, write both down."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import os
 import pathlib
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import jax
 
 from hypergrid_jax import types
+from hypergrid_jax.data.tokens import TokenStore
 from hypergrid_jax.errors import UserError, closest
 from hypergrid_jax.evaluation import metrics, prediction_files
-from hypergrid_jax.evaluation.predictor import Predictor, Store, TextVocabulary
+from hypergrid_jax.evaluation.predictor import DECODE_MARGIN, Predictor
 from hypergrid_jax.evaluation.results import Results, TaskResult
 from hypergrid_jax.model import Model
-
-# Room for predictions longer than any target, so that a model which says too
-# much is seen to do so.
-_DECODE_MARGIN = 8
+from hypergrid_jax.tasks.task_definition import TaskDefinition
+from hypergrid_jax.tasks.vocabularies import Vocabulary
 
 _SPLITS = ('validation', 'test', 'train')
 
 # Called with (task, examples done, examples in all); both counts run over all
 # tasks of the evaluation.
 Progress = Callable[[str, int, int], None]
-
-
-class EvalTask(Protocol):
-  """The part of a task definition that evaluation needs.
-
-  Attributes:
-    name: such as 'glue_mnli_matched'.
-    trained_as: the task whose task id it shares, such as 'glue_mnli'.
-    labels: closed label strings, None for a task with free text.
-  """
-
-  name: str
-  trained_as: str
-  labels: tuple[str, ...] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +96,9 @@ def _check_count(field: str, value: Any):
 class _Job:
   """One task to evaluate; all that can be wrong with it has been checked."""
 
-  definition: EvalTask
+  definition: TaskDefinition
   split: str
-  store: Store
+  store: TokenStore
   count: int  # examples to predict, from the first
   task_id: int
   metric_task: metrics.MetricTask
@@ -123,8 +108,8 @@ def evaluate(
   model: Model,
   params: types.Params,
   *,
-  stores: Sequence[tuple[EvalTask, str, Store]],
-  vocabulary: TextVocabulary,
+  stores: Sequence[tuple[TaskDefinition, str, TokenStore]],
+  vocabulary: Vocabulary,
   task_ids: Mapping[str, int],
   seqio_task: Callable[[str], metrics.MetricTask],
   step: int,
@@ -163,16 +148,38 @@ def evaluate(
   names = [job.definition.name for job in jobs]
   if not jobs or len(set(names)) < len(names):
     raise ValueError(f'expected every task once, got {names}')
-  length = _length(jobs, config)
-  size, buckets = config.batch_size, config.length_buckets
+  # One decoding length for all tasks, so that each bucket compiles once.
+  longest = max(int(job.store.target_lengths.max()) for job in jobs)
+  length = config.max_decode_length or longest + DECODE_MARGIN
   predictor = Predictor(
-    model, params, vocabulary, size, length, buckets, batch_sharding
+    model,
+    params,
+    vocabulary,
+    config.batch_size,
+    length,
+    config.length_buckets,
+    batch_sharding,
   )
-  results = {}
-  for job, texts in _texts(jobs, predictor, config, progress):
+  total = sum(job.count for job in jobs)
+  results: dict[str, TaskResult] = {}
+  for job in jobs:
     name = job.definition.name
+    done = sum(result.count for result in results.values())
+
+    def report(more: int, name: str = name, done: int = done):
+      if progress:
+        progress(name, done + more, total)
+
+    texts = predictor.texts(
+      [job.store.inputs(index) for index in range(job.count)],
+      job.task_id,
+      labels=job.definition.labels if config.scoring == 'rank' else None,
+      progress=report,
+    )
     results[name], rows = _judge(job, texts, majority_targets or {}, config)
-    _write_predictions(directory, step, name, rows)
+    if jax.process_index() == 0:
+      folder = pathlib.Path(directory, 'predictions', str(step))
+      prediction_files.write_predictions(folder / f'{name}.jsonl', rows)
   outcome = Results(step, results, length, config.scoring)
   if jax.process_index() == 0:
     outcome.write(pathlib.Path(directory, 'eval', f'{step}.json'))
@@ -180,9 +187,9 @@ def evaluate(
 
 
 def _job(
-  definition: EvalTask,
+  definition: TaskDefinition,
   split: str,
-  store: Store,
+  store: TokenStore,
   task_ids: Mapping[str, int],
   seqio_task: Callable[[str], metrics.MetricTask],
   config: EvaluateConfig,
@@ -204,40 +211,6 @@ def _job(
   count = min(config.limit or store.num_examples, store.num_examples)
   task_id = task_ids[trained_as]
   return _Job(definition, split, store, count, task_id, seqio_task(name))
-
-
-def _length(jobs: Sequence[_Job], config: EvaluateConfig) -> int:
-  """One decoding length for all tasks, so that each bucket compiles once."""
-  longest = max(int(job.store.target_lengths.max()) for job in jobs)
-  return config.max_decode_length or longest + _DECODE_MARGIN
-
-
-def _texts(
-  jobs: Sequence[_Job],
-  predictor: Predictor,
-  config: EvaluateConfig,
-  progress: Progress | None,
-) -> Iterator[tuple[_Job, list[str]]]:
-  """Yields every task with the predictions of its rows, in input order."""
-  total = sum(job.count for job in jobs)
-  before = 0
-  for job in jobs:
-    name = job.definition.name
-
-    def report(done: int, name: str = name, before: int = before):
-      if progress:
-        progress(name, before + done, total)
-
-    labels = job.definition.labels if config.scoring == 'rank' else None
-    texts = predictor.texts(
-      job.store,
-      count=job.count,
-      task_id=job.task_id,
-      labels=labels,
-      progress=report,
-    )
-    yield job, texts
-    before += job.count
 
 
 def _judge(
@@ -285,9 +258,3 @@ def _judge(
     for i, example in enumerate(examples)
   ]
   return result, rows
-
-
-def _write_predictions(directory, step: int, task: str, rows):
-  if jax.process_index() == 0:
-    folder = pathlib.Path(directory, 'predictions', str(step))
-    prediction_files.write_predictions(folder / f'{task}.jsonl', rows)

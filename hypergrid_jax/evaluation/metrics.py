@@ -11,7 +11,6 @@ group. GLUE has 8 groups (no WNLI, no AX), SuperGLUE 8 (no AX-b, no AX-g). Every
 task of a user's own is a group, by the mean of its metrics.
 """
 
-import collections
 from collections.abc import Callable, Mapping, Sequence
 import math
 from typing import Any, Protocol
@@ -19,13 +18,11 @@ import warnings
 
 import numpy as np
 
+from hypergrid_jax.data.tokens import TokenStore
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.tasks.task_definition import NO_TARGETS
 
 Scores = Mapping[str, Mapping[str, float]]  # task name -> metric name -> value
-
-# What a row that has no label becomes as text: GLUE and SuperGLUE test rows
-# carry label -1, which T5's formats write so.
-_NO_TARGET = frozenset({'<unk>', '-1.0'})
 
 _ACCURACY = ('accuracy',)
 _F1_ACCURACY = ('f1', 'accuracy')
@@ -92,18 +89,6 @@ class MetricTask(Protocol):
     """Reads a class, number or answer out of a text."""
 
 
-class Examples(Protocol):
-  """The part of a token store that baselines and scores need."""
-
-  num_examples: int
-
-  def targets(self, index: int) -> np.ndarray:
-    """Target ids of one example, int32, with the end-of-sequence id."""
-
-  def example(self, index: int) -> Mapping[str, Any]:
-    """Python values of one example."""
-
-
 def text(value: str | bytes) -> str:
   """Returns `value` as a string; bytes are read as UTF-8."""
   return value.decode('utf-8') if isinstance(value, bytes) else value
@@ -121,7 +106,7 @@ def labelled(examples: Sequence[Mapping[str, Any]]) -> bool:
   prediction (class -1) would count as right, for the missing label is -1 too.
   """
   return any(
-    target_text(e) not in _NO_TARGET and e.get('label') != -1 for e in examples
+    target_text(e) not in NO_TARGETS and e.get('label') != -1 for e in examples
   )
 
 
@@ -133,7 +118,7 @@ def postprocess(
   """Applies the task's postprocessor to targets and predictions.
 
   Args:
-    task: whose postprocessor reads the texts.
+    task: its postprocessor reads the texts.
     examples: with 'targets_pretokenized' and what the postprocessor needs.
     predictions: decoded text of each example.
 
@@ -160,7 +145,7 @@ def score(
   """Computes the task's metrics of postprocessed targets and predictions.
 
   Args:
-    task: whose metric functions are called.
+    task: its metric functions are called.
     targets: postprocessed targets.
     predictions: postprocessed predictions, as many.
 
@@ -188,8 +173,8 @@ def score(
   for metric_fn in task.predict_metric_fns:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')  # what is undefined becomes 0.0 below
-      found = metric_fn(targets, predictions)
-    for name, value in found.items():
+      scores = metric_fn(targets, predictions)
+    for name, value in scores.items():
       if _is_display(value):
         continue
       if name in values:
@@ -249,7 +234,7 @@ def example_verdict(
   """Judges one postprocessed prediction.
 
   Args:
-    task: whose metrics judge an example that has several right answers.
+    task: its metrics judge an example that has several right answers.
     target: postprocessed target.
     prediction: postprocessed prediction.
 
@@ -258,14 +243,14 @@ def example_verdict(
     the target is a list of right answers or has parts by name, and the task has
     metrics, {'score': mean of them on this example alone, in percent}.
   """
-  wanted, found = _unwrap(target), _unwrap(prediction)
-  if isinstance(wanted, list | Mapping):
+  expected, given = _unwrap(target), _unwrap(prediction)
+  if isinstance(expected, list | Mapping):
     alone = score(task, [target], [prediction])
     if alone:
       return {'score': sum(alone.values()) / len(alone)}
-  if isinstance(wanted, np.ndarray) or isinstance(found, np.ndarray):
-    return {'correct': bool(np.array_equal(wanted, found))}
-  return {'correct': bool(wanted == found)}
+  if isinstance(expected, np.ndarray) or isinstance(given, np.ndarray):
+    return {'correct': bool(np.array_equal(expected, given))}
+  return {'correct': bool(expected == given)}
 
 
 def _unwrap(postprocessed: Any) -> Any:
@@ -275,7 +260,7 @@ def _unwrap(postprocessed: Any) -> Any:
   return postprocessed
 
 
-def majority_target(store: Examples) -> str:
+def majority_target(store: TokenStore) -> str:
   """Returns the most frequent target text of a token store.
 
   Texts are counted by their token ids, without reading the rows; of equally
@@ -284,19 +269,25 @@ def majority_target(store: Examples) -> str:
   Raises:
     UserError: the store is empty.
   """
-  counts: collections.Counter[bytes] = collections.Counter()
-  first: dict[bytes, int] = {}
-  for i in range(store.num_examples):
-    key = store.targets(i).tobytes()
-    counts[key] += 1
-    first.setdefault(key, i)
-  if not counts:
+  if not store.num_examples:
     raise UserError(
       'a training split without rows has no most frequent target; give it'
       ' rows or leave its task out.'
     )
-  ((key, _),) = counts.most_common(1)
-  return target_text(store.example(first[key]))
+  lengths, starts = store.target_lengths, store.target_offsets[:-1]
+  candidates = []  # (minus the frequency, first example), per length
+  for length in np.unique(lengths):
+    examples = np.flatnonzero(lengths == length)
+    positions = starts[examples, None] + np.arange(length)
+    _, first, counts = np.unique(
+      store.target_tokens[positions],
+      axis=0,
+      return_index=True,
+      return_counts=True,
+    )
+    candidates += zip(-counts, examples[first], strict=True)
+  _, first = min(candidates)
+  return target_text(store.example(int(first)))
 
 
 def majority_baseline(
@@ -319,17 +310,17 @@ def group_scores(scores: Scores) -> dict[str, float]:
   """
   means = {group: _mean(scores, values) for group, values in GROUPS.items()}
   means |= {
-    name: _mean(scores, _values(name, tuple(found)))
-    for name, found in scores.items()
-    if found and name not in _GROUPED and name not in OUTSIDE
+    name: _mean(scores, _values(name, tuple(values)))
+    for name, values in scores.items()
+    if values and name not in _GROUPED and name not in OUTSIDE
   }
   return {group: mean for group, mean in means.items() if mean is not None}
 
 
 def _mean(scores: Scores, values: Sequence[tuple[str, str]]) -> float | None:
   """Returns the mean of (task, metric) values, None when one is missing."""
-  found = [scores.get(task, {}).get(metric) for task, metric in values]
-  return None if None in found else sum(found) / len(found)
+  numbers = [scores.get(task, {}).get(metric) for task, metric in values]
+  return None if None in numbers else sum(numbers) / len(numbers)
 
 
 def groups_of_averages(scores: Scores) -> dict[str, tuple[str, ...]]:

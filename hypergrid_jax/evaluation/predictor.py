@@ -1,57 +1,25 @@
-"""Predictions for the rows of a token store: decode, detokenise, put in order.
+"""Predictions for inputs: decode, turn into text, put in order.
 
 Rows are decoded unpacked, in length buckets so that short examples do not pay
 for long ones; the texts come back in input order, every example exactly once.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
 import math
-from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from hypergrid_jax import types
-from hypergrid_jax.data import loader
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.model import Model, decoding
+from hypergrid_jax.tasks.vocabularies import Vocabulary
 
-
-class Store(Protocol):
-  """The part of a token store that is predicted from and scored.
-
-  Attributes:
-    num_examples: rows of the split.
-    input_lengths: [num_examples], tokens with end of sequence.
-    target_lengths: [num_examples], the same.
-  """
-
-  num_examples: int
-  input_lengths: np.ndarray
-  target_lengths: np.ndarray
-
-  def inputs(self, index: int) -> np.ndarray:
-    """Input ids of one example, int32, with end of sequence."""
-
-  def targets(self, index: int) -> np.ndarray:
-    """Target ids of one example, int32, with end of sequence."""
-
-  def example(self, index: int) -> Mapping[str, Any]:
-    """Python values of one example."""
-
-
-class TextVocabulary(Protocol):
-  """The part of a vocabulary that predictions need."""
-
-  eos_id: int
-
-  def encode(self, text: str) -> list[int]:
-    """Returns the ids of `text`, without end of sequence."""
-
-  def decode(self, ids: Iterable[int]) -> str:
-    """Returns the text of `ids` up to the first end of sequence."""
+# Added to the longest target for the tokens that are decoded, so that a model
+# which says too much is seen to do so.
+DECODE_MARGIN = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +33,7 @@ class Predictor:
     batch_size: rows decoded at once, the same for every length.
     max_decode_length: tokens of a text at most, end of sequence included.
     length_buckets: row lengths in tokens, increasing; each one that occurs is
-      compiled once. A store with longer rows gets the next multiple of the
-      last.
+      compiled once. Longer inputs get the next multiple of the last.
     batch_sharding: how the rows of a batch lie on the devices; None leaves that
       to the compiler.
 
@@ -76,7 +43,7 @@ class Predictor:
 
   model: Model
   params: types.Params
-  vocabulary: TextVocabulary
+  vocabulary: Vocabulary
   batch_size: int
   max_decode_length: int
   length_buckets: tuple[int, ...]
@@ -97,67 +64,45 @@ class Predictor:
 
   def texts(
     self,
-    store: Store,
+    inputs: Sequence[np.ndarray],
+    task_ids: np.ndarray | int,
     *,
-    count: int,
-    task_id: int | np.ndarray,
     labels: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
   ) -> list[str]:
-    """Predicts the first rows of a store.
+    """Predicts a text for every input.
 
     Args:
-      store: the rows.
-      count: how many of them.
-      task_id: of all of them, or of each, [count] int32.
+      inputs: ids of each example, [L] int32, with end of sequence.
+      task_ids: task id of each example, [N] int32, or of all of them.
       labels: texts to choose the likeliest from; None decodes greedily.
-      progress: called after every batch with the number of rows done.
+      progress: called after every batch with the number of examples done.
 
     Returns:
-      The texts of examples 0, 1, ..., count - 1.
-
-    Raises:
-      RuntimeError: an example was decoded twice or not at all.
+      The texts, in the order of `inputs`.
     """
-    texts: list[str | None] = [None] * count
+    texts = [''] * len(inputs)
     # Once, not for every batch.
     params = self.model.cast_kernels(self.params)
-    task_ids = np.broadcast_to(np.int32(task_id), (count,))
+    all_ids = np.broadcast_to(np.int32(task_ids), len(inputs))
     done = 0
-    for indices, tokens in loader.eval_batches(
-      store,
-      batch_size=self.batch_size,
-      length_buckets=self._buckets(store),
-      limit=count,
+    for indices, tokens in padded_batches(
+      inputs, self.batch_size, self.length_buckets
     ):
-      # A row that fills up a batch takes any id.
-      ids = task_ids[np.maximum(indices, 0)]
-      placed = self._place(np.asarray(tokens)), self._place(ids)
+      ids = np.full(self.batch_size, all_ids[indices[0]])
+      ids[: len(indices)] = all_ids[indices]
+      placed = self._place(tokens), self._place(ids)
       if labels:
         decoded = self._rank(labels, params, *placed)
       else:
         decoded = self._greedy(params, *placed)
-      for index, text in zip(indices, decoded, strict=True):
-        if index < 0:  # fills up the last batch of a length
-          continue
-        if texts[index] is not None:
-          raise RuntimeError(f'example {index} was decoded twice')
+      # What fills up the last batch has no index.
+      for index, text in zip(indices, decoded, strict=False):
         texts[index] = text
-        done += 1
+      done += len(indices)
       if progress:
         progress(done)
-    if done < len(texts):
-      raise RuntimeError(
-        f'{len(texts) - done} of {len(texts)} examples were not decoded, the'
-        f' first is {texts.index(None)}'
-      )
     return texts
-
-  def _buckets(self, store: Store) -> tuple[int, ...]:
-    longest, last = int(store.input_lengths.max()), self.length_buckets[-1]
-    if longest <= last:
-      return self.length_buckets
-    return (*self.length_buckets, -(-longest // last) * last)
 
   def _greedy(self, params, tokens, task_ids) -> list[str]:
     decode = compiled(
@@ -179,16 +124,53 @@ class Predictor:
     if self.batch_sharding is None:
       return array
     return jax.make_array_from_callback(
-      array.shape, _rows(self.batch_sharding), array.__getitem__
+      array.shape, _of_rows(self.batch_sharding), array.__getitem__
     )
 
 
-def _rows(
+def padded_batches(
+  inputs: Sequence[np.ndarray],
+  batch_size: int,
+  length_buckets: Sequence[int],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yields inputs, one per row, in batches of few different shapes.
+
+  Each input comes exactly once. Longer ones come first, and a batch has the
+  shortest bucket that holds its longest: where a length's last batch would have
+  empty rows, the next shorter inputs fill them.
+
+  Args:
+    inputs: ids of each example, [L] int32.
+    batch_size: rows B of every batch.
+    length_buckets: row lengths, ascending; longer inputs get the next multiple
+      of the last.
+
+  Yields:
+    Indices of the inputs, [n] with n <= B, and tokens [B, L] int32, padded with
+    0. Rows from n on, of the last batch, hold padding alone, which decoding
+    takes as ended.
+  """
+  lengths = np.array([len(ids) for ids in inputs], np.int64)
+  last = length_buckets[-1]
+  longest = -(-lengths.max(initial=0) // last) * last
+  buckets = np.array([*length_buckets, max(longest, last)])
+  # The longest first; of one length in the given order.
+  order = np.argsort(-np.searchsorted(buckets, lengths), kind='stable')
+  for first in range(0, len(inputs), batch_size):
+    indices = order[first : first + batch_size]
+    length = buckets[np.searchsorted(buckets, lengths[indices].max())]
+    tokens = np.zeros((batch_size, length), np.int32)
+    for row, index in zip(tokens, indices, strict=False):
+      row[: lengths[index]] = inputs[index]
+    yield indices, tokens
+
+
+def _of_rows(
   batch_sharding: jax.sharding.NamedSharding,
 ) -> jax.sharding.NamedSharding:
-  """The sharding of the leading axis alone, for arrays of any rank."""
-  leading = jax.sharding.PartitionSpec(*batch_sharding.spec[:1])
-  return jax.sharding.NamedSharding(batch_sharding.mesh, leading)
+  """Returns the sharding of the first axis alone, for arrays of any rank."""
+  first = jax.sharding.PartitionSpec(*batch_sharding.spec[:1])
+  return jax.sharding.NamedSharding(batch_sharding.mesh, first)
 
 
 # A model is evaluated many times in a run; what was compiled for it is kept.
@@ -204,9 +186,9 @@ def compiled(
   Args:
     function: `decoding.greedy_decode` or `decoding.label_scores`.
     model: the architecture.
-    batch_sharding: of the rows it is given; every process gets all the rows
-      that it returns.
-    **options: of the function.
+    batch_sharding: sharding of the rows it takes; every process gets all the
+      rows that it returns.
+    **options: the function's keyword arguments.
   """
   everywhere = None
   if batch_sharding is not None:
@@ -218,10 +200,10 @@ def compiled(
   )
 
 
-def _label_ids(labels: Sequence[str], vocabulary: TextVocabulary) -> np.ndarray:
-  """Returns [C, Ll] int32: labels with end of sequence, padded with 0."""
+def _label_ids(labels: Sequence[str], vocabulary: Vocabulary) -> np.ndarray:
+  """Returns [C, L] int32: labels with end of sequence, padded with 0."""
   ids = [[*vocabulary.encode(label), vocabulary.eos_id] for label in labels]
-  result = np.zeros((len(ids), max(map(len, ids))), np.int32)
-  for row, label in zip(result, ids, strict=True):
+  rows = np.zeros((len(ids), max(map(len, ids))), np.int32)
+  for row, label in zip(rows, ids, strict=True):
     row[: len(label)] = label
-  return result
+  return rows

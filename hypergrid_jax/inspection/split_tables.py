@@ -12,7 +12,7 @@ from hypergrid_jax import console as console_lib
 from hypergrid_jax.inspection import split_statistics
 from hypergrid_jax.inspection.row_locations import RowPlaces
 from hypergrid_jax.inspection.split_statistics import SIDES, Character, Split
-from hypergrid_jax.tasks.task_definition import TaskDefinition
+from hypergrid_jax.tasks.task_definition import NO_TARGETS, TaskDefinition
 
 # Above these shares a split is warned about: one example in twenty loses text,
 # one token in two hundred carries none.
@@ -20,7 +20,6 @@ CUT_SHARE = 0.05
 UNKNOWN_SHARE = 0.005
 MOST_TARGETS = 12  # different target texts that are listed
 MOST_CHARACTERS = 12
-_NO_TARGET = ('<unk>', '-1.0')  # the second for scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Read:
 
 def missing_targets(task: TaskDefinition, split: str) -> tuple[str, ...]:
   """Returns the texts that stand for a target which is not there."""
-  return _NO_TARGET if split == task.test_split else ()
+  return NO_TARGETS if split == task.test_split else ()
 
 
 def example(store, index: int, vocabulary) -> Table:

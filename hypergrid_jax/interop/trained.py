@@ -15,7 +15,7 @@ from hypergrid_jax.interop import run_files
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.prediction import loaded_model
-from hypergrid_jax.runs import directory, setup
+from hypergrid_jax.runs import setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +89,9 @@ def load(
     model = Model(_in_float32(_config(meta['model'])))
   else:
     run = dataclasses.replace(run, model=_in_float32(run.model))
-    tasks = loaded_model.tasks_of_run(run, model_dir)
-    owners = {name: task.trained_as for name, task in tasks.items()}
-    task_ids = directory.read_facts(model_dir)['identity']['task_ids']
+    trained = loaded_model.read_run(run, model_dir)
+    owners = {name: task.trained_as for name, task in trained.tasks.items()}
+    task_ids = trained.task_ids
     model = run_files.model_of(run, directory=str(model_dir))
     method, vocabulary = run.method, run.data.vocabulary
   return Trained(

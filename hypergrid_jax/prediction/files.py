@@ -1,7 +1,7 @@
 """`hypergrid predict`: a file of rows to a file of predictions.
 
-Rows are read twice: once to check every one of them before the model is loaded,
-and once to predict, some thousand at a time. Predictions are appended to
+Rows are read twice: to check every one of them before the model is loaded, and
+to predict, some thousand at a time. Predictions are appended to
 `OUTPUT.partial`, which becomes OUTPUT when it is whole; beside it,
 `OUTPUT.partial.json` says what it is made from, so that a run that was stopped
 can go on. Of several processes, which all predict together, the first writes.
@@ -47,12 +47,12 @@ def predict_file(
   Args:
     run: the run's own configuration.
     model_dir: the run's directory.
-    source: JSON lines, see `prediction_rows`.
-    output: JSON lines, see `prediction_rows.answer`.
+    source: JSON lines, see `requests`.
+    output: JSON lines, see `requests.answer`.
     step: a step number, 'best' or 'best:TASK'.
     overwrite: whether to replace an output, whole or partial.
     resume: whether to go on with a partial output.
-    console: for what a person sees.
+    console: shows progress.
 
   Raises:
     UserError: a row is not as it should be; the output exists, or belongs to
@@ -62,28 +62,26 @@ def predict_file(
   agreement.of_first(
     lambda: _check_output(source, output, overwrite=overwrite, resume=resume)
   )
-  tasks = loaded_model.tasks_of_run(run, model_dir)
-  total = sum(1 for _ in requests.read(source, tasks))
+  trained = loaded_model.read_run(run, model_dir)
+  total, digest = _check_rows(requests.read(source, trained.tasks))
   if not total:
     raise errors.UserError(f'{source}: there are no rows in it.')
+  rows = requests.read(source, trained.tasks)
   if resume and agreement.of_first(output.exists):
-    agreement.of_first(
-      lambda: _check_whole(output, requests.read(source, tasks), total)
-    )
+    agreement.of_first(lambda: _check_whole(output, rows, total))
     console_lib.say(
       console, f'{output} has the predictions of all {total:,} rows already.'
     )
     return
-  model = loaded_model.LoadedModel(run, model_dir, step=step)
+  model = loaded_model.LoadedModel(trained, step=step)
   origin = {
-    'input': _digest(source),
+    'input': digest,
     'rows': total,
     'model': model.fingerprint,
     'step': model.step,
     'max_decode_length': model.max_decode_length,
   }
   with _storage_errors(output):
-    rows = requests.read(source, tasks)
     done = agreement.of_first(
       lambda: _begin(output, origin, rows, resume=resume)
     )
@@ -138,9 +136,14 @@ def _check_output(
     )
 
 
-def _digest(path: pathlib.Path) -> str:
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
+def _check_rows(rows: Iterator[requests.Row]) -> tuple[int, str]:
+  """Reads all rows; returns their number and a digest of them."""
+  count, digest = 0, hashlib.sha256()
+  for row in rows:
+    count += 1
+    content = [row.id, row.task.name, row.text, row.fields]
+    digest.update(json.dumps(content, sort_keys=True).encode())
+  return count, digest.hexdigest()
 
 
 def _begin(
@@ -228,6 +231,7 @@ def _answered(
 
 
 def _answers_row(line: bytes, row: requests.Row) -> bool:
+  """Whether a line of an output is an answer to a row."""
   try:
     answer = json.loads(line)
     return (answer['id'], answer['task']) == (row.id, row.task.name)
@@ -243,13 +247,8 @@ def _answers(
     inputs = model.inputs(formatted)
     size = _BATCHES_WRITTEN * model.batch_size
     for start in range(0, len(formatted), size):
-      part = formatted[start : start + size]
-      made = inputs[start : start + size]
-      texts = model.texts(part, [ids for _, ids in made])
-      yield [
-        requests.answer(row, text, prediction)
-        for row, (text, _), prediction in zip(part, made, texts, strict=True)
-      ]
+      end = start + size
+      yield model.answers(formatted[start:end], inputs[start:end])
 
 
 def _append(path: pathlib.Path, rows: list[dict[str, Any]]):
@@ -261,7 +260,7 @@ def _append(path: pathlib.Path, rows: list[dict[str, Any]]):
 
 @contextlib.contextmanager
 def _storage_errors(output: pathlib.Path) -> Iterator[None]:
-  """Says what to do when the output cannot be written."""
+  """Refuses an output that cannot be written, and says what to do."""
   try:
     yield
   except OSError as error:

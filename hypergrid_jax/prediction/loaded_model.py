@@ -6,6 +6,7 @@ text does not.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import functools
 import hashlib
 import json
@@ -18,8 +19,7 @@ import numpy as np
 
 from hypergrid_jax import errors
 from hypergrid_jax.checkpoints import manifest, reader
-from hypergrid_jax.data import tokens
-from hypergrid_jax.evaluation.predictor import Predictor
+from hypergrid_jax.evaluation import predictor
 from hypergrid_jax.prediction import requests
 from hypergrid_jax.prediction.requests import Row
 from hypergrid_jax.runs import directory as directory_lib
@@ -27,8 +27,52 @@ from hypergrid_jax.runs import setup
 from hypergrid_jax.tasks import task_files, tensorflow_guard, vocabularies
 from hypergrid_jax.tasks.task_definition import TaskDefinition
 
-# Room for predictions longer than the targets a run was configured for.
-_DECODE_MARGIN = 8
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+  """What is known of a trained run without reading its parameters.
+
+  Attributes:
+    run: the configuration.
+    directory: the run's directory.
+    task_ids: name of a trained task -> its id in the model.
+    tasks: the tasks that the model knows, by name.
+    vocabulary: fingerprint of the vocabulary that it was trained with.
+  """
+
+  run: setup.Run
+  directory: pathlib.Path
+  task_ids: Mapping[str, int]
+  tasks: Mapping[str, TaskDefinition]
+  vocabulary: str
+
+
+def read_run(run: setup.Run, model_dir: str | os.PathLike[str]) -> TrainedRun:
+  """Reads run.json and the run's task files.
+
+  Args:
+    run: the run's own configuration.
+    model_dir: the run's directory.
+
+  Raises:
+    UserError: there is no run, or a task file of it cannot be read.
+  """
+  identity = directory_lib.read_facts(model_dir)['identity']
+  for name in ('task_ids', 'vocabulary'):
+    if name not in identity:
+      raise errors.UserError(
+        f'{pathlib.Path(model_dir, "run.json")} lacks identity.{name}; the file'
+        ' was not written by `hypergrid train`.'
+      )
+  task_files.load(run.data.task_files, cache=setup.token_dir(run, model_dir))
+  task_ids = identity['task_ids']
+  return TrainedRun(
+    run=run,
+    directory=pathlib.Path(model_dir),
+    task_ids=task_ids,
+    tasks=requests.known_tasks(task_ids),
+    vocabulary=identity['vocabulary'],
+  )
 
 
 class LoadedModel:
@@ -36,51 +80,48 @@ class LoadedModel:
 
   Attributes:
     params: the parameters, a nested dict of arrays.
-    step: of the checkpoint.
+    step: step of the checkpoint.
     fingerprint: tells different checkpoints and settings apart.
     tasks: the tasks it knows, by name.
     max_decode_length: tokens of a prediction at most, end of sequence included.
     batch_size: rows that are decoded at once.
   """
 
-  def __init__(
-    self,
-    run: setup.Run,
-    model_dir: str | os.PathLike[str],
-    *,
-    step: int | str = 'best',
-  ):
+  def __init__(self, trained: TrainedRun, *, step: int | str = 'best'):
     """Reads a checkpoint.
 
     Args:
-      run: the run's own configuration.
-      model_dir: the run's directory.
+      trained: the run.
       step: a step number, 'best' or 'best:TASK'.
 
     Raises:
       UserError: there is no such checkpoint, or the configuration is not that
         of the run.
     """
-    self._run = run = setup.on_these_devices(run)
-    identity = _identity(model_dir)
-    self._task_ids = identity['task_ids']
-    self.tasks = tasks_of_run(run, model_dir)
-    self._vocabulary = _vocabulary(run, identity['vocabulary'])
-    built = setup.build(
-      run, self._vocabulary.size, num_tasks=len(self._task_ids)
-    )
-    self._mesh = built.mesh
-    checkpoints = reader.CheckpointReader(model_dir)
+    run = setup.on_these_devices(trained.run)
+    vocabulary = vocabularies.load_vocabulary(run.data.vocabulary)
+    if vocabulary.fingerprint != trained.vocabulary:
+      raise errors.UserError(
+        f'The vocabulary {vocabulary.spec} is not the one that this run was'
+        ' trained with: their contents differ. Name that one with --vocab.'
+      )
+    self._run, self._vocabulary = run, vocabulary
+    self._task_ids, self.tasks = trained.task_ids, trained.tasks
+    built = setup.build(run, vocabulary.size, num_tasks=len(trained.task_ids))
+    checkpoints = reader.CheckpointReader(trained.directory)
     (self.step,) = reader.named_steps(checkpoints, step)
-    with jax.set_mesh(self._mesh):
+    self._mesh = built.mesh
+    with jax.set_mesh(built.mesh):
       self.params, _ = checkpoints.restore_params(built.params, self.step)
     self.fingerprint = _fingerprint(run, checkpoints.directory, self.step)
     self.batch_size = run.evaluate.batch_size
-    self.max_decode_length = _max_decode_length(run, model_dir, self.step)
-    self._predictor = Predictor(
+    self.max_decode_length = _max_decode_length(
+      run, trained.directory, self.step
+    )
+    self._predictor = predictor.Predictor(
       built.model,
       self.params,
-      self._vocabulary,
+      vocabulary,
       self.batch_size,
       self.max_decode_length,
       run.evaluate.length_buckets,
@@ -92,7 +133,7 @@ class LoadedModel:
 
     Args:
       rows: objects with `task`, either `fields` or `inputs`, and `id` if
-        wanted; see `prediction_rows`. The id of a row without is its position.
+        wanted; see `requests`. The id of a row without is its position.
 
     Returns:
       For each row, in order: `id`, `task`, `inputs` (the formatted text),
@@ -105,11 +146,21 @@ class LoadedModel:
       requests.parse(values, self.tasks, number=number, where=f'row {number}')
       for number, values in enumerate(rows)
     ]
-    inputs = self.inputs(checked)
-    texts = self.texts(checked, [ids for _, ids in inputs])
+    return self.answers(checked, self.inputs(checked))
+
+  def answers(
+    self, rows: Sequence[Row], inputs: Sequence[tuple[str, np.ndarray]]
+  ) -> list[dict[str, Any]]:
+    """Returns what `predict` does, for rows whose inputs are made.
+
+    Args:
+      rows: checked rows.
+      inputs: their `inputs`.
+    """
+    texts = self.texts([row.task for row in rows], [ids for _, ids in inputs])
     return [
       requests.answer(row, text, prediction)
-      for row, (text, _), prediction in zip(checked, inputs, texts, strict=True)
+      for row, (text, _), prediction in zip(rows, inputs, texts, strict=True)
     ]
 
   def inputs(self, rows: Sequence[Row]) -> list[tuple[str, np.ndarray]]:
@@ -118,17 +169,17 @@ class LoadedModel:
     Raises:
       UserError: a task's preprocessors cannot make inputs of a row.
     """
-    found: dict[int, tuple[str, np.ndarray]] = {}
+    inputs: dict[int, tuple[str, np.ndarray]] = {}
     unformatted: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
       if row.text is None:
-        unformatted.setdefault(row.task.name, []).append(place)
+        unformatted.setdefault(row.task.name, []).append(index)
       else:
-        found[place] = row.text, self._ids(row.text)
+        inputs[index] = row.text, self._ids(row.text)
     if unformatted:
       with tensorflow_guard.loading_tensorflow():
         from hypergrid_jax.tasks.seqio import given_rows
-      for name, places in unformatted.items():
+      for name, indices in unformatted.items():
         make = functools.partial(
           given_rows.inputs,
           name,
@@ -136,38 +187,33 @@ class LoadedModel:
           lengths=self._run.data.lengths,
           task_prefix=self._run.data.task_prefix,
         )
-        made = _formatted(make, [rows[place] for place in places])
-        found |= zip(places, made, strict=True)
-    return [found[place] for place in range(len(rows))]
+        made = _formatted(make, [rows[index] for index in indices])
+        inputs |= zip(indices, made, strict=True)
+    return [inputs[index] for index in range(len(rows))]
 
   def texts(
-    self, rows: Sequence[Row], inputs: Sequence[np.ndarray]
+    self, tasks: Sequence[TaskDefinition], inputs: Sequence[np.ndarray]
   ) -> list[str]:
-    """Returns the predictions of rows.
+    """Returns the texts that the model predicts.
 
     Args:
-      rows: for their tasks.
-      inputs: ids of each row's inputs, [L] int32.
+      tasks: the task of each input.
+      inputs: ids of each input, [L] int32, with end of sequence.
     """
-    if not rows:
-      return []
     groups: dict[tuple[str, ...] | None, list[int]] = {}
-    for place, row in enumerate(rows):
+    for index, task in enumerate(tasks):
       rank = self._run.evaluate.scoring == 'rank'
-      groups.setdefault(row.task.labels if rank else None, []).append(place)
-    found: dict[int, str] = {}
-    for labels, places in groups.items():
-      ids = [inputs[place] for place in places]
-      task_ids = [self._task_ids[rows[p].task.trained_as] for p in places]
+      groups.setdefault(task.labels if rank else None, []).append(index)
+    texts = [''] * len(inputs)
+    for labels, indices in groups.items():
+      task_ids = [self._task_ids[tasks[i].trained_as] for i in indices]
       with jax.set_mesh(self._mesh):
-        texts = self._predictor.texts(
-          tokens.memory_store('rows', 'given', ids, [()] * len(ids)),
-          count=len(ids),
-          task_id=np.array(task_ids, np.int32),
-          labels=labels,
+        predictions = self._predictor.texts(
+          [inputs[i] for i in indices], np.array(task_ids), labels=labels
         )
-      found |= zip(places, texts, strict=True)
-    return [found[place] for place in range(len(rows))]
+      for index, text in zip(indices, predictions, strict=True):
+        texts[index] = text
+    return texts
 
   def _ids(self, text: str) -> np.ndarray:
     # As seqio's append_eos_after_trim does it.
@@ -190,43 +236,6 @@ def _formatted(
   return _formatted(make, rows[:half]) + _formatted(make, rows[half:])
 
 
-def tasks_of_run(
-  run: setup.Run, model_dir: str | os.PathLike[str]
-) -> dict[str, TaskDefinition]:
-  """Returns the tasks that a run's model knows, by name.
-
-  Raises:
-    UserError: there is no run, or a task file of it cannot be read.
-  """
-  identity = _identity(model_dir)
-  directory = setup.token_dir(run, model_dir)
-  task_files.load(run.data.task_files, cache=directory)
-  return requests.known_tasks(identity['task_ids'])
-
-
-def _identity(model_dir: str | os.PathLike[str]) -> Mapping[str, Any]:
-  """What run.json says of the run's tasks and vocabulary."""
-  identity = directory_lib.read_facts(model_dir)['identity']
-  for name in ('task_ids', 'vocabulary'):
-    if name not in identity:
-      raise errors.UserError(
-        f'{pathlib.Path(model_dir, "run.json")} lacks identity.{name}; the file'
-        ' was not written by `hypergrid train`.'
-      )
-  return identity
-
-
-def _vocabulary(run: setup.Run, fingerprint: str):
-  """Loads the vocabulary, if it is the one that the run was trained with."""
-  vocabulary = vocabularies.load_vocabulary(run.data.vocabulary)
-  if vocabulary.fingerprint != fingerprint:
-    raise errors.UserError(
-      f'The vocabulary {vocabulary.spec} is not the one that this run was'
-      ' trained with: their contents differ. Name that one with --vocab.'
-    )
-  return vocabulary
-
-
 def _fingerprint(run: setup.Run, directory: pathlib.Path, step: int) -> str:
   """Hashes what predictions follow from: parameters, lengths, task files."""
   digest = hashlib.sha256()
@@ -241,13 +250,13 @@ def _fingerprint(run: setup.Run, directory: pathlib.Path, step: int) -> str:
 
 
 def _max_decode_length(
-  run: setup.Run, model_dir: str | os.PathLike[str], step: int
+  run: setup.Run, directory: pathlib.Path, step: int
 ) -> int:
   """As long as in the step's evaluation, so that predictions equal its own."""
   if run.evaluate.max_decode_length is not None:
     return run.evaluate.max_decode_length
   try:
-    path = pathlib.Path(model_dir, 'eval', f'{step}.json')
-    return int(json.loads(path.read_bytes())['max_decode_length'])
+    content = (directory / 'eval' / f'{step}.json').read_bytes()
+    return int(json.loads(content)['max_decode_length'])
   except (OSError, ValueError, KeyError, TypeError):
-    return run.data.targets_length + _DECODE_MARGIN
+    return run.data.targets_length + predictor.DECODE_MARGIN

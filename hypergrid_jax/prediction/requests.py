@@ -33,12 +33,12 @@ class Row:
   """One row, checked.
 
   Attributes:
-    id: what was given, or the row's number.
-    task: its definition.
+    id: the row's own id, or its number.
+    task: the task's definition.
     text: the formatted inputs; None where the task's preprocessors are to make
       them of `fields`.
-    fields: see `text`; of the types that the definition wants.
-    where: the row stands, for messages.
+    fields: values of the types in the definition, where `text` is None.
+    where: file and line of the row, or its position, for messages.
   """
 
   id: Any
@@ -49,7 +49,7 @@ class Row:
 
 
 def known_tasks(task_ids: Mapping[str, int]) -> dict[str, TaskDefinition]:
-  """Returns the tasks that a model knows, by name.
+  """Returns the definitions of the tasks that a model knows, by name.
 
   Args:
     task_ids: name of a trained task -> its id.
@@ -67,8 +67,8 @@ def read(
   """Reads the rows of a file; a row's number is its line's, from 1.
 
   Args:
-    path: of a .jsonl or .jsonl.gz file; see `data.row_files`.
-    tasks: that may be asked, by name.
+    path: a .jsonl or .jsonl.gz file; see `tasks.rows.files`.
+    tasks: the tasks that the model knows, by name.
 
   Raises:
     UserError: the file or a row is not as this module says; with the line.
@@ -96,9 +96,9 @@ def parse(
 
   Args:
     values: a JSON object.
-    tasks: that may be asked, by name.
-    number: of the row; its id where it has none.
-    where: the row stands, for messages.
+    tasks: the tasks that the model knows, by name.
+    number: the row's number; its id where it has none.
+    where: file and line of the row, or its position, for messages.
 
   Raises:
     UserError: the row is not as this module says.
@@ -119,13 +119,13 @@ def parse(
     raise fields.wrong(
       f"{where}: 'id'", 'text, a whole number or an object', row_id
     )
-  given = [key for key in ('fields', 'inputs') if values.get(key) is not None]
-  if len(given) != 1:
+  keys = [key for key in ('fields', 'inputs') if values.get(key) is not None]
+  if len(keys) != 1:
     raise UserError(
-      f'{where}: it has {" and ".join(map(repr, given)) or "neither"}; expected'
+      f'{where}: it has {" and ".join(map(repr, keys)) or "neither"}; expected'
       " one of 'fields' and 'inputs'."
     )
-  if given == ['inputs']:
+  if keys == ['inputs']:
     text = _text(values['inputs'], f"{where}: 'inputs'")
     return Row(row_id, task, text, where=where)
   text, row = _from_fields(task, values['fields'], number, where)
@@ -209,18 +209,18 @@ def answer(row: Row, inputs: str, prediction: str) -> dict[str, Any]:
 
 
 def _parsed(task: TaskDefinition, prediction: str) -> dict[str, Any]:
-  own = task.rows.target if task.benchmark == 'toml' else None
-  if isinstance(own, targets.Labels):
-    if prediction not in own.labels:
-      return {'label': None}
-    number = own.labels.index(prediction)
-    return {'label': next(v for v, n in own.ids.items() if n == number)}
-  if isinstance(own, targets.Number) or 'score' in task.fields.values():
+  """Returns the label or the score that a prediction is, if it can be one."""
+  target = task.rows.target if task.benchmark == 'toml' else None
+  if isinstance(target, targets.Number) or 'score' in task.fields.values():
     return {'score': _number(prediction)}
-  if task.classes and task.labels:
-    found = prediction in task.labels
-    return {'label': task.labels.index(prediction) if found else None}
-  return {}
+  if not (task.classes and task.labels):
+    return {}
+  if prediction not in task.labels:
+    return {'label': None}
+  number = task.labels.index(prediction)
+  if isinstance(target, targets.Labels):
+    return {'label': next(v for v, n in target.ids.items() if n == number)}
+  return {'label': number}
 
 
 def _number(text: str) -> float | None:

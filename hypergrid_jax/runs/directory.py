@@ -183,6 +183,17 @@ def wait_for(
     time.sleep(0.1)
 
 
+def config_file(directory: str | os.PathLike[str]) -> str:
+  """Returns the path of the config.gin of the run in a directory.
+
+  Raises:
+    UserError: there is no run in the directory.
+  """
+  if not pathlib.Path(directory, 'run.json').exists():
+    raise _no_run(directory)
+  return str(pathlib.Path(directory, 'config.gin'))
+
+
 def read_facts(directory: str | os.PathLike[str]) -> dict[str, Any]:
   """Reads run.json.
 
@@ -193,15 +204,19 @@ def read_facts(directory: str | os.PathLike[str]) -> dict[str, Any]:
   try:
     facts = json.loads(path.read_text(encoding='utf-8'))
   except FileNotFoundError:
-    raise errors.UserError(
-      f'{directory} holds no run: there is no run.json in it. --model_dir must'
-      ' name a directory that `hypergrid train` has made.'
-    ) from None
+    raise _no_run(directory) from None
   except (ValueError, OSError) as error:
     raise errors.UserError(f'{path} cannot be read: {error}') from error
   if not isinstance(facts, dict) or 'identity' not in facts:
     raise errors.UserError(f'{path} lacks the field "identity".')
   return facts
+
+
+def _no_run(directory: str | os.PathLike[str]) -> errors.UserError:
+  return errors.UserError(
+    f'{directory} holds no run: there is no run.json in it. --model_dir must'
+    ' name a directory that `hypergrid train` has made.'
+  )
 
 
 def _holds_run(directory: pathlib.Path) -> bool:

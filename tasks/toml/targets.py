@@ -13,11 +13,12 @@ import functools
 from typing import Any
 
 from hypergrid_jax.errors import UserError, closest
+from hypergrid_jax.tasks import task_definition
 from hypergrid_jax.tasks.rows import fields
 from hypergrid_jax.tasks.toml.templates import Template
 
 # What stands for a target that is not there, as in the tasks of GLUE.
-NO_TARGET = '<unk>'
+NO_TARGET = task_definition.NO_TARGETS[0]
 _UNLABELLED = '-1'
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from hypergrid_jax.data import loader as loader_lib
-from hypergrid_jax.data import tokens
 from hypergrid_jax.errors import UserError
 from tests.data import stores
 
@@ -219,38 +218,6 @@ def test_hosts_must_divide_the_batch(corpus):
 def test_an_example_longer_than_a_row_is_refused_with_its_task(corpus):
   with pytest.raises(UserError, match=r'a/train: .*row'):
     make(corpus, row_lengths=(13, LD))
-
-
-@pytest.mark.parametrize('limit', [None, 50])
-def test_eval_batches_give_every_example_once_in_few_shapes(corpus, limit):
-  store, buckets = corpus['b'], np.array([16, 32, 60])
-  count = limit or store.num_examples
-  seen, shapes, shortest = [], [], 60
-  for indices, ids in loader_lib.eval_batches(
-    store, batch_size=9, length_buckets=(16, 32, 60), limit=limit
-  ):
-    assert len(indices) == len(ids) == 9
-    lengths = []
-    for index, row in zip(indices, ids, strict=True):
-      if index < 0:
-        assert not row.any()
-        continue
-      expected = store.inputs(index).tolist()
-      assert row.tolist() == expected + [0] * (len(row) - len(expected))
-      lengths.append(buckets[np.searchsorted(buckets, len(expected))])
-      seen.append(int(index))
-    assert ids.shape[1] == max(lengths) <= shortest
-    shapes.append(ids.shape[1])
-    shortest = min(lengths)
-  assert sorted(seen) == list(range(count))
-  assert set(shapes) == {16, 32, 60}
-  assert len(shapes) == -(-count // 9)  # no empty rows but in the last
-
-
-def test_eval_batches_refuse_an_example_that_fits_nowhere():
-  store = tokens.memory_store('t', 'test', [[5, 1], [5, 6, 7, 1]], [[1], [1]])
-  with pytest.raises(UserError, match=r't/test: example 1 has 4 tokens.*3'):
-    list(loader_lib.eval_batches(store, batch_size=2, length_buckets=(3,)))
 
 
 @pytest.mark.parametrize('packed', [True, False])

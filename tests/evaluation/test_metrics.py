@@ -7,6 +7,7 @@ from t5.data import glue_utils, postprocessors
 from t5.evaluation import metrics as t5_metrics
 import tensorflow as tf
 
+from hypergrid_jax.data import tokens
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.evaluation import metrics
 from hypergrid_jax.tasks import definitions
@@ -349,23 +350,21 @@ def test_a_split_without_labels_is_seen(examples, expected):
   assert metrics.labelled(examples) is expected
 
 
-class Store:
-  def __init__(self, targets):
-    self.num_examples = len(targets)
-    self._targets = targets
-
-  def targets(self, index):
-    return np.array([*self._targets[index].encode(), 1], np.int32)
-
-  def example(self, index):
-    return rows(self._targets)[index]
+def store(targets):
+  ids = [[*text.encode(), 1] for text in targets]
+  return tokens.memory_store('t', 'train', ids, ids, rows(targets))
 
 
 def test_majority_target_is_the_most_frequent_and_the_first_of_equals():
-  assert metrics.majority_target(Store(['b', 'a', 'c', 'a', 'b', 'a'])) == 'a'
-  assert metrics.majority_target(Store(['c', 'b', 'a', 'a', 'b'])) == 'b'
+  for texts, expected in (
+    (['b', 'a', 'c', 'a', 'b', 'a'], 'a'),
+    (['c', 'b', 'a', 'a', 'b'], 'b'),
+    (['c', 'long', 'a', 'a', 'long'], 'long'),
+    (['long', 'b', 'b', 'other', 'other', 'other', 'b'], 'b'),
+  ):
+    assert metrics.majority_target(store(texts)) == expected
   with pytest.raises(UserError, match='without rows'):
-    metrics.majority_target(Store([]))
+    metrics.majority_target(store([]))
 
 
 def test_majority_baseline_by_hand():

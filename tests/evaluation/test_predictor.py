@@ -1,5 +1,3 @@
-import functools
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import jax
@@ -8,7 +6,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
-from hypergrid_jax.data import loader
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.evaluation import predictor as predictor_lib
 from hypergrid_jax.model import decoding
@@ -18,34 +15,9 @@ VOCABULARY = ByteVocabulary()
 EOS = VOCABULARY.eos_id
 
 
-class Store:
-  """A token store of texts; inputs and targets are byte ids."""
-
-  task, split = 'mine', 'validation'
-
-  def __init__(self, inputs, targets=None, **fields):
-    self._texts = inputs, inputs if targets is None else targets
-    self._fields = fields
-    self.num_examples = len(inputs)
-    self.input_lengths, self.target_lengths = (
-      np.array([len(text.encode()) + 1 for text in texts], np.int32)
-      for texts in self._texts
-    )
-
-  def inputs(self, index):
-    ids = VOCABULARY.encode(self._texts[0][index])
-    return np.array([*ids, EOS], np.int32)
-
-  def targets(self, index):
-    ids = VOCABULARY.encode(self._texts[1][index])
-    return np.array([*ids, EOS], np.int32)
-
-  def example(self, index):
-    return {
-      'inputs_pretokenized': self._texts[0][index],
-      'targets_pretokenized': self._texts[1][index],
-      **{name: values[index] for name, values in self._fields.items()},
-    }
+def ids_of(texts):
+  """Inputs: the byte ids of texts, with end of sequence."""
+  return [np.array([*VOCABULARY.encode(t), EOS], np.int32) for t in texts]
 
 
 def echo(model, params, tokens, task_ids, *, max_decode_length):
@@ -80,21 +52,19 @@ class Model:
   lengths=st.lists(st.integers(0, 30), min_size=1, max_size=23),
   batch_size=st.integers(1, 9),
   buckets=st.sets(st.integers(1, 40), min_size=1, max_size=4),
-  data=st.data(),
 )
 @settings(deadline=None, max_examples=30)
 def test_order_is_kept_under_any_batches_and_buckets(
-  lengths, batch_size, buckets, data
+  lengths, batch_size, buckets
 ):
   # Texts differ from each other, and their order is not that of their lengths.
   texts = [f'{i}:' + 'y' * length for i, length in enumerate(lengths)]
-  count = data.draw(st.integers(1, len(texts)))
   ours = predictor(batch_size=batch_size, length_buckets=tuple(sorted(buckets)))
   # Every drawn shape is new: compiling would take all the time.
   with pytest.MonkeyPatch.context() as patch, jax.disable_jit():
     patch.setattr(decoding, 'greedy_decode', echo)
-    found = ours.texts(Store(texts), count=count, task_id=5)
-  assert found == [f'5x{text}' for text in texts[:count]]
+    found = ours.texts(ids_of(texts), 5)
+  assert found == [f'5x{text}' for text in texts]
 
 
 @given(
@@ -105,14 +75,14 @@ def test_order_is_kept_under_any_batches_and_buckets(
 @settings(deadline=None, max_examples=20)
 def test_rows_of_several_tasks_keep_their_task(lengths, batch_size, data):
   texts = [f'{i}:' + 'y' * length for i, length in enumerate(lengths)]
-  count = data.draw(st.integers(1, len(texts)))
+  count = len(texts)
   tasks = data.draw(st.lists(st.integers(0, 9), min_size=count, max_size=count))
   ours = predictor(batch_size=batch_size, length_buckets=(6, 20))
   with pytest.MonkeyPatch.context() as patch, jax.disable_jit():
     patch.setattr(decoding, 'greedy_decode', echo)
-    found = ours.texts(Store(texts), count=count, task_id=np.array(tasks))
+    found = ours.texts(ids_of(texts), np.array(tasks))
   assert found == [
-    f'{task}x{text}' for task, text in zip(tasks, texts[:count], strict=True)
+    f'{task}x{text}' for task, text in zip(tasks, texts, strict=True)
   ]
 
 
@@ -121,45 +91,44 @@ def echoing(monkeypatch):
   monkeypatch.setattr(decoding, 'greedy_decode', echo)
 
 
-def batches_of(rows, store, *, batch_size, length_buckets, limit):
-  del batch_size
-  tokens = np.zeros((len(rows), length_buckets[-1]), np.int32)
-  for row, index in enumerate(rows):
-    tokens[row, : store.input_lengths[index]] = store.inputs(index)
-  yield np.array(rows), tokens
-
-
-@pytest.mark.parametrize(
-  ('rows', 'message'),
-  [
-    ([0, 2, 1, 2], 'example 2 was decoded twice'),
-    ([3, 0], '2 of 4 examples were not decoded, the first is 1'),
-  ],
-)
-def test_a_repeated_or_missing_example_is_an_error(
-  echoing, monkeypatch, rows, message
-):
-  monkeypatch.setattr(
-    loader, 'eval_batches', functools.partial(batches_of, rows)
-  )
-  with pytest.raises(RuntimeError, match=message):
-    predictor().texts(Store(['a', 'b', 'c', 'd']), count=4, task_id=0)
+@pytest.mark.parametrize('batch_size', [1, 9, 200])
+def test_every_input_comes_once_in_few_shapes(batch_size):
+  rng = np.random.default_rng(3)
+  inputs = [
+    rng.integers(1, 99, length).astype(np.int32)
+    for length in rng.integers(1, 75, 131)
+  ]
+  buckets = np.array([16, 32, 60, 120])
+  seen, shapes, shortest = [], [], 120
+  for indices, tokens in predictor_lib.padded_batches(
+    inputs, batch_size, (16, 32, 60)
+  ):
+    assert len(tokens) == batch_size
+    assert not tokens[len(indices) :].any()
+    lengths = []
+    for index, row in zip(indices, tokens, strict=False):
+      expected = inputs[index].tolist()
+      assert row.tolist() == expected + [0] * (len(row) - len(expected))
+      lengths.append(buckets[np.searchsorted(buckets, len(expected))])
+      seen.append(int(index))
+    assert tokens.shape[1] == max(lengths) <= shortest
+    shapes.append(tokens.shape[1])
+    shortest = min(lengths)
+  assert sorted(seen) == list(range(131))
+  assert set(shapes) <= set(buckets)
+  assert len(shapes) == -(-131 // batch_size)  # empty rows in the last alone
 
 
 def test_text_ends_at_the_decoding_length(echoing):
-  store = Store(['abcdefg', 'h'])
-  found = predictor(max_decode_length=5).texts(store, count=2, task_id=7)
+  inputs = ids_of(['abcdefg', 'h'])
+  found = predictor(max_decode_length=5).texts(inputs, 7)
   assert found == ['7xabc', '7xh']
 
 
 def test_progress_counts_examples_and_not_padding(echoing):
   done = []
-  predictor(batch_size=2).texts(
-    Store(['a', 'b', 'long ones', 'c', 'd']),
-    count=5,
-    task_id=0,
-    progress=done.append,
-  )
+  inputs = ids_of(['a', 'b', 'long ones', 'c', 'd'])
+  predictor(batch_size=2).texts(inputs, 0, progress=done.append)
   assert done == [2, 4, 5]
 
 
@@ -177,9 +146,9 @@ def test_each_bucket_is_compiled_once_for_all_tasks(monkeypatch):
   again = predictor_lib.Predictor(
     ours.model, PARAMS + 1, VOCABULARY, 3, 40, (4, 8)
   )
-  store = Store(['abc', 'abcdefg', 'a', 'b', 'c', 'd'])
+  inputs = ids_of(['abc', 'abcdefg', 'a', 'b', 'c', 'd'])
   for each, task_id in ((ours, 1), (ours, 2), (again, 3)):
-    found = each.texts(store, count=6, task_id=task_id)
+    found = each.texts(inputs, task_id)
     letter = 'y' if each is again else 'x'
     assert found[1] == f'{task_id}{letter}abcdefg'
   assert shapes == [(3, 8), (3, 4)]
@@ -196,11 +165,8 @@ def test_longer_rows_get_the_next_multiple_of_the_last_bucket(
     return tokens
 
   monkeypatch.setattr(decoding, 'greedy_decode', traced)
-  store = Store(['ab', 'c' * (length - 1)])
-  assert predictor().texts(store, count=2, task_id=0) == [
-    'ab',
-    'c' * (length - 1),
-  ]
+  texts = ['ab', 'c' * (length - 1)]
+  assert predictor().texts(ids_of(texts), 0) == texts
   assert shapes == {expected}
 
 
@@ -218,8 +184,8 @@ def nearest(model, params, tokens, task_ids, labels):
 
 def test_rank_takes_the_likeliest_label_with_its_end(monkeypatch):
   monkeypatch.setattr(decoding, 'label_scores', nearest)
-  store = Store(['True', 'Truely', 'Falsehood', 'Fal', 'Truest'])
-  found = predictor().texts(store, count=5, task_id=0, labels=LABELS)
+  inputs = ids_of(['True', 'Truely', 'Falsehood', 'Fal', 'Truest'])
+  found = predictor().texts(inputs, 0, labels=LABELS)
   assert found == ['True', 'Truely', 'False', 'False', 'True']
 
 
@@ -233,7 +199,7 @@ def test_rows_spread_over_devices_come_back_whole(echoing):
   sharding = NamedSharding(mesh, PartitionSpec('data', None))
   texts = [f'{i}!' for i in range(11)]
   found = predictor(batch_size=6, batch_sharding=sharding).texts(
-    Store(texts), count=11, task_id=3
+    ids_of(texts), 3
   )
   assert found == [f'3x{text}' for text in texts]
   with pytest.raises(UserError, match='a multiple of 2'):

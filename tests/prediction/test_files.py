@@ -7,13 +7,14 @@ import io
 import itertools
 import json
 import os
+import types
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.prediction import files, loaded_model
+from hypergrid_jax.prediction import files, loaded_model, requests
 from hypergrid_jax.tasks import definitions
 
 TASKS = ('glue_sst2', 'glue_mnli_matched', 'super_glue_wsc')
@@ -21,14 +22,14 @@ BATCH = 3
 
 
 class Model:
-  """What `inference.LoadedModel` offers; counts what it is asked."""
+  """What `loaded_model.LoadedModel` offers; counts what it is asked."""
 
   step = 70
   batch_size = BATCH
   max_decode_length = 40
 
-  def __init__(self, run, model_dir, *, step):
-    assert (run, model_dir) == ('the run', 'dir')
+  def __init__(self, trained, *, step):
+    assert trained.run == 'the run'
     self.fingerprint = f'parameters of {step}'
     self.asked = []
     MODELS.append(self)
@@ -37,10 +38,13 @@ class Model:
     assert len(rows) <= files._FORMATTED
     return [(f'<{row.text}>', np.array([len(row.text)])) for row in rows]
 
-  def texts(self, rows, inputs):
-    assert [len(row.text) for row in rows] == [ids[0] for ids in inputs]
+  def answers(self, rows, inputs):
+    assert [f'<{row.text}>' for row in rows] == [text for text, _ in inputs]
     self.asked += [row.id for row in rows]
-    return [row.text[::-1] for row in rows]
+    return [
+      requests.answer(row, text, row.text[::-1])
+      for row, (text, _) in zip(rows, inputs, strict=True)
+    ]
 
 
 MODELS = []
@@ -51,7 +55,12 @@ def _stand_in(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   MODELS.clear()
   tasks = {name: definitions.definition(name) for name in TASKS}
-  monkeypatch.setattr(loaded_model, 'tasks_of_run', lambda *_: tasks)
+
+  def read_run(run, model_dir):
+    assert model_dir == 'dir'
+    return types.SimpleNamespace(run=run, tasks=tasks)
+
+  monkeypatch.setattr(loaded_model, 'read_run', read_run)
   monkeypatch.setattr(loaded_model, 'LoadedModel', Model)
   monkeypatch.setattr(files, '_FORMATTED', 11)
   monkeypatch.setattr(files, '_BATCHES_WRITTEN', 2)

@@ -169,12 +169,12 @@ def test_likeliest_labels_where_the_run_is_evaluated_so(run_dir, monkeypatch):
   run = run_config.parse(
     [os.path.join(run_dir, 'config.gin')], ['evaluate.scoring=rank']
   )
-  model = loaded_model.LoadedModel(run, run_dir)
+  model = loaded_model.LoadedModel(loaded_model.read_run(run, run_dir))
   asked = []
 
-  def texts(self, store, *, count, task_id, labels):
-    asked.append((labels, task_id.tolist(), count))
-    return [f'{labels} {index}' for index in range(count)]
+  def texts(self, inputs, task_ids, *, labels):
+    asked.append((labels, task_ids.tolist(), len(inputs)))
+    return [f'{labels} {index}' for index in range(len(inputs))]
 
   monkeypatch.setattr(predictor.Predictor, 'texts', texts)
   tasks = ('reviews', 'glue_mrpc', 'super_glue_wsc', 'glue_mrpc')
