@@ -12,7 +12,7 @@ with the same checks. What a method needs is `extension_points()`, an optimiser
 `transformation(...)`, a schedule `schedule()`; see docs/methods.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import dataclasses
 import importlib
 import importlib.util
@@ -214,6 +214,15 @@ def file_of(name: str, beside: pathlib.Path | None) -> pathlib.Path | None:
     if path.is_file():
       return path
   return None
+
+
+def module_texts(imports: Iterable[str]) -> dict[str, str]:
+  """Returns the texts of the .py files among a run's imports, by file name."""
+  return {
+    path.name: path.read_text(encoding='utf-8')
+    for path in map(pathlib.Path, imports)
+    if path.suffix == '.py'
+  }
 
 
 def _import_file(path: pathlib.Path, where: str) -> types.ModuleType:

@@ -4,6 +4,7 @@ import pathlib
 
 from rich.console import Console
 
+from hypergrid_jax.config import registry
 from hypergrid_jax.model import Model
 from hypergrid_jax.runs import batches, datasets, summary
 from hypergrid_jax.runs import directory as directory_lib
@@ -51,4 +52,9 @@ def write(
     setup_lib.on_these_devices(run), directory, console=console, train=True
   )
   loader = batches.make_loader(setup.run, setup.corpus)
-  directory_lib.write(directory, config_text, summary.run_facts(setup, loader))
+  directory_lib.write(
+    directory,
+    config_text,
+    summary.run_facts(setup, loader),
+    modules=registry.module_texts(run.imports),
+  )

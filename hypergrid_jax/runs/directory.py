@@ -133,14 +133,26 @@ def check(
 
 
 def write(
-  directory: str | os.PathLike[str], config: str, facts: Mapping[str, Any]
+  directory: str | os.PathLike[str],
+  config: str,
+  facts: Mapping[str, Any],
+  *,
+  modules: Mapping[str, str] | None = None,
 ) -> str:
-  """Writes config.gin and run.json (the identity is among its facts).
+  """Writes config.gin, the modules that it imports, and run.json.
+
+  Args:
+    directory: the run's directory.
+    config: the text of config.gin.
+    facts: the content of run.json, the identity among it.
+    modules: texts of the user's .py files, by file name; None for none.
 
   Returns:
     The `digest` of run.json, for other hosts to `wait_for`.
   """
   directory = pathlib.Path(directory)
+  for name, text in (modules or {}).items():
+    files.write_text(directory / 'modules' / name, [text])
   files.write_text(directory / 'config.gin', [config])
   text = prediction_files.to_json(facts, indent=2)
   files.write_text(directory / 'run.json', [text, '\n'])

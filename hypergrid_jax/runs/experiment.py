@@ -20,6 +20,7 @@ from hypergrid_jax.runs import setup as setup_lib
 from hypergrid_jax.runs import compiled_step
 from hypergrid_jax.runs import summary
 from hypergrid_jax.runs import log as log_lib
+from hypergrid_jax.config import registry
 from hypergrid_jax.checkpoints import reader, schedule, warm_start, writer
 from hypergrid_jax.data import prefetching
 from hypergrid_jax.evaluation import evaluate as evaluate_lib
@@ -76,11 +77,14 @@ def _train(run, model_dir, config_text, fresh, brief, console, preempted):
     loader = batches_lib.make_loader(run, setup.corpus)
     with jax.set_mesh(setup.mesh):
       traced = compiled_step.trace_steps(setup, loader)
+    modules = registry.module_texts(run.imports)  # before anything is moved aside
     agreement.of_first(lambda: _prepare(setup, fresh, console))
     facts = summary.run_facts(setup, loader)
     facts['flops_per_step'] = compiled_step.step_flops(traced)
     written = agreement.of_first(
-      lambda: directory_lib.write(setup.directory, config_text, facts)
+      lambda: directory_lib.write(
+        setup.directory, config_text, facts, modules=modules
+      )
     )
     agreement.of_all(lambda: directory_lib.wait_for(setup.directory, written))
     summary.show(facts, setup.notes, mixture=not brief, console=console)
