@@ -159,7 +159,7 @@ class TestAverage:
     return run_config.parse(['run/config.gin'])
 
   def averaged(self, run, *steps, step='best'):
-    reader = trained.checkpoint_reader.CheckpointReader('run')
+    reader = trained.reader_lib.CheckpointReader('run')
     model = trained.run_files.model_of(run)
     change = editing.Edit(average=steps, step=step)
     return editing.averaged(reader, model, change)
