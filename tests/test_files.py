@@ -1,5 +1,8 @@
 """The old content or the new, and nothing beside it."""
 
+import itertools
+import zlib
+
 import pytest
 
 from hypergrid_jax import files
@@ -82,3 +85,40 @@ class TestNewDirectory:
     with pytest.raises(UserError, match='new is there already'):
       race()
     assert [p.name for p in (tmp_path / 'new').iterdir()] == ['theirs.txt']
+
+
+def test_the_checksum_of_a_file_is_that_of_its_bytes(tmp_path):
+  (tmp_path / 'a').write_bytes(bytes(range(250)))
+  assert files.crc32(tmp_path / 'a') == zlib.crc32(bytes(range(250)))
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('-inf')])
+def test_json_has_no_number_that_is_not_finite(value):
+  with pytest.raises(ValueError, match='not JSON compliant'):
+    files.to_json({'loss': value})
+  assert files.to_json({'text': 'ä'}) == '{"text": "ä"}'
+
+
+class TestSealedJson:
+  CONTENT = {'b': [1, 2.5, None], 'a': {'ä': 'text'}}
+
+  def test_it_comes_back_as_json_makes_it(self, tmp_path):
+    path = tmp_path / 'x.json'
+    files.write_sealed_json(path, {**self.CONTENT, 'c': (1, {3: 4})})
+    expected = {**self.CONTENT, 'c': [1, {'3': 4}]}
+    assert files.read_sealed_json(path) == expected
+
+  def test_no_change_of_any_byte_goes_unnoticed(self, tmp_path):
+    path = tmp_path / 'x.json'
+    files.write_sealed_json(path, self.CONTENT)
+    content = path.read_bytes()
+    damaged = [content[:end] for end in range(len(content))]
+    damaged += [content + b'\n', b'{\n "a": 1\n}\n']
+    for position, bit in itertools.product(range(len(content)), (0, 3, 7)):
+      flipped = bytearray(content)
+      flipped[position] ^= 1 << bit
+      damaged.append(bytes(flipped))
+    for bad in damaged:
+      path.write_bytes(bad)
+      with pytest.raises(ValueError, match='.'):
+        files.read_sealed_json(path)

@@ -15,7 +15,8 @@ import pathlib
 import shutil
 from typing import Any
 
-from hypergrid_jax.checkpoints import manifest, sealed_json
+from hypergrid_jax import files
+from hypergrid_jax.checkpoints import manifest
 from hypergrid_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class CheckpointFiles:
     """Returns step and score of every best checkpoint, there still or not."""
     path = self.directory / 'best.json'
     try:
-      content = sealed_json.read(path)
+      content = files.read_sealed_json(path)
     except FileNotFoundError:
       return {}
     except ValueError as error:
@@ -94,7 +95,7 @@ class CheckpointFiles:
       name: {'step': step, 'value': value}
       for name, (step, value) in best.items()
     }
-    sealed_json.write(self.directory / 'best.json', content)
+    files.write_sealed_json(self.directory / 'best.json', content)
 
   def begin(self, step: int, items: list[str]) -> None:
     """Makes the directories of a new checkpoint."""

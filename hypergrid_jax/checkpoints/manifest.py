@@ -8,12 +8,10 @@ directory without one was never finished.
 from collections.abc import Iterable, Mapping
 import pathlib
 from typing import Any
-import zlib
 
-from hypergrid_jax.checkpoints import sealed_json
+from hypergrid_jax import files as files_lib
 
 NAME = 'manifest.json'
-_CHUNK = 1 << 24
 
 # Path below the directory -> [bytes, CRC-32].
 Checksums = Mapping[str, list[int]]
@@ -37,7 +35,7 @@ def checksums(
   found = {}
   for name in names:
     path = directory / name
-    found[name] = [path.stat().st_size, _crc32(path)]
+    found[name] = [path.stat().st_size, files_lib.crc32(path)]
   return found
 
 
@@ -58,7 +56,7 @@ def write(
   """
   if files is None:
     files = checksums(directory, files_of(directory))
-  sealed_json.write(directory / NAME, {'body': body, 'files': files})
+  files_lib.write_sealed_json(directory / NAME, {'body': body, 'files': files})
 
 
 def is_finished(directory: pathlib.Path) -> bool:
@@ -74,7 +72,7 @@ def read(directory: pathlib.Path) -> tuple[dict[str, Any], Checksums]:
     FileNotFoundError: there is none.
   """
   try:
-    content = sealed_json.read(directory / NAME)
+    content = files_lib.read_sealed_json(directory / NAME)
   except ValueError as error:
     raise ValueError(f'{NAME} is damaged ({error})') from error
   return content['body'], content['files']
@@ -111,14 +109,6 @@ def problem(
       return f'{name} is missing'
     if path.stat().st_size != size:
       return f'{name} has {path.stat().st_size} bytes instead of {size}'
-    if _crc32(path) != crc:
+    if files_lib.crc32(path) != crc:
       return f'{name} is damaged (CRC-32 differs)'
   return None
-
-
-def _crc32(path: pathlib.Path) -> int:
-  value = 0
-  with path.open('rb') as file:
-    while chunk := file.read(_CHUNK):
-      value = zlib.crc32(chunk, value)
-  return value

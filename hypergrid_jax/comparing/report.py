@@ -13,7 +13,7 @@ from hypergrid_jax import console as console_lib
 from hypergrid_jax import files
 from hypergrid_jax.comparing.scores import Line, Statistic
 from hypergrid_jax.comparing.step_times import StepTime
-from hypergrid_jax.evaluation import prediction_files, tables
+from hypergrid_jax.evaluation import tables
 
 _MISSING = '–'
 _LABEL_WIDTH, _COLUMN_WIDTH = 52, 17  # of a table on the screen
@@ -251,7 +251,7 @@ def write(comparison: Comparison, directory: pathlib.Path) -> None:
   Raises:
     UserError: a file cannot be written.
   """
-  text = prediction_files.to_json(comparison.to_json(), indent=2)
+  text = files.to_json(comparison.to_json(), indent=2)
   files.write_text(directory / 'compare.json', [text, '\n'])
   files.write_text(directory / 'compare.csv', [as_csv(comparison)])
   files.write_text(directory / 'compare.md', [markdown(comparison)])

@@ -22,7 +22,6 @@ from rich.console import Console
 from hypergrid_jax import console as console_lib
 from hypergrid_jax import files, types
 from hypergrid_jax.comparing import training
-from hypergrid_jax.evaluation import prediction_files
 from hypergrid_jax.model import Model, extension
 from hypergrid_jax.runs import batches, compiled_step
 from hypergrid_jax.runs import directory as directory_lib
@@ -223,7 +222,7 @@ def circumstances(
     'versions': {name: versions[name] for name in _VERSIONS},
     'pairs': pairs,
     'runs': hashlib.sha256(
-      prediction_files.to_json([_program(plain), _program(method)]).encode()
+      files.to_json([_program(plain), _program(method)]).encode()
     ).hexdigest(),
   }
 
@@ -260,7 +259,7 @@ class Store:
       'circumstances': where,
       'measured': dataclasses.asdict(measured),
     }
-    text = prediction_files.to_json(self._found, indent=2)
+    text = files.to_json(self._found, indent=2)
     files.write_text(self._path, [text, '\n'])
 
 

@@ -136,7 +136,7 @@ class StoreWriter:
     files = {
       name: {
         'bytes': (self._directory / name).stat().st_size,
-        'crc32': _checksum(self._directory / name),
+        'crc32': files_lib.crc32(self._directory / name),
       }
       for name in FILES
     }
@@ -188,7 +188,7 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
     return body
   for name, (_, crc32) in wanted.items():
     with _reading(name):
-      if _checksum(directory / name) != crc32:
+      if files_lib.crc32(directory / name) != crc32:
         raise DamagedStoreError(f'the CRC-32 of {name} is wrong')
   if all(max(s[1:3]) < now - _SETTLED_NS for s in stamps.values()):
     with contextlib.suppress(UserError):  # the directory may be read only
@@ -300,14 +300,14 @@ def _remove(path: pathlib.Path):
 
 def publish(partial: pathlib.Path, final: pathlib.Path):
   """Gives a finished store its name, unless another process was faster."""
-  _sync_directory(partial)
+  files_lib.sync_directory(partial)
   try:
     partial.rename(final)
   except OSError:
     if not (final / MANIFEST).is_file():
       raise
     shutil.rmtree(partial, ignore_errors=True)
-  _sync_directory(final.parent)
+  files_lib.sync_directory(final.parent)
 
 
 def discard(directory: pathlib.Path):
@@ -324,22 +324,6 @@ def _sync_and_close(file):
   file.flush()
   os.fsync(file.fileno())
   file.close()
-
-
-def _sync_directory(path: pathlib.Path):
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
-
-
-def _checksum(path: pathlib.Path) -> int:
-  checksum = 0
-  with path.open('rb') as file:
-    while block := file.read(1 << 20):
-      checksum = zlib.crc32(block, checksum)
-  return checksum
 
 
 def _body_checksum(body: Mapping[str, Any]) -> int:

@@ -70,12 +70,7 @@ def write_predictions(
     UserError: the file cannot be written.
     ValueError: a number is not finite.
   """
-  files.write_text(path, (to_json(row) + '\n' for row in rows))
-
-
-def to_json(value: Any, *, indent: int | None = None) -> str:
-  """Returns `value` as JSON; raises ValueError on NaN and infinities."""
-  return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+  files.write_text(path, (files.to_json(row) + '\n' for row in rows))
 
 
 def read_predictions(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

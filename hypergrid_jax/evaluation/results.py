@@ -8,7 +8,7 @@ from typing import Any
 
 from hypergrid_jax import files
 from hypergrid_jax.errors import UserError
-from hypergrid_jax.evaluation import metrics, prediction_files
+from hypergrid_jax.evaluation import metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Results:
     Raises:
       UserError: the file cannot be written.
     """
-    text = prediction_files.to_json(self.to_json(), indent=2)
+    text = files.to_json(self.to_json(), indent=2)
     files.write_text(path, [text, '\n'])
 
 

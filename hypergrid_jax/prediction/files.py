@@ -20,7 +20,6 @@ from rich.console import Console
 
 from hypergrid_jax import console as console_lib
 from hypergrid_jax import errors, files
-from hypergrid_jax.evaluation import prediction_files
 from hypergrid_jax.parallel import agreement, processes
 from hypergrid_jax.prediction import loaded_model, requests
 from hypergrid_jax.runs.setup import Run
@@ -168,7 +167,7 @@ def _begin(
 
 
 def _write_origin(output: pathlib.Path, origin: Mapping[str, Any]):
-  text = prediction_files.to_json(dict(origin), indent=2)
+  text = files.to_json(dict(origin), indent=2)
   files.write_text(_origin(output), [text, '\n'])
 
 
@@ -253,7 +252,7 @@ def _answers(
 
 def _append(path: pathlib.Path, rows: list[dict[str, Any]]):
   with path.open('a', encoding='utf-8', newline='\n') as file:
-    file.writelines(prediction_files.to_json(row) + '\n' for row in rows)
+    file.writelines(files.to_json(row) + '\n' for row in rows)
     file.flush()
     os.fsync(file.fileno())
 

@@ -18,7 +18,6 @@ import time
 from typing import Any
 
 from hypergrid_jax import errors, files
-from hypergrid_jax.evaluation import prediction_files
 
 PACKAGES = (
   'hypergrid_jax',
@@ -154,7 +153,7 @@ def write(
   for name, text in (modules or {}).items():
     files.write_text(directory / 'modules' / name, [text])
   files.write_text(directory / 'config.gin', [config])
-  text = prediction_files.to_json(facts, indent=2)
+  text = files.to_json(facts, indent=2)
   files.write_text(directory / 'run.json', [text, '\n'])
   return digest(directory)
 

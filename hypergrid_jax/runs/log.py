@@ -10,7 +10,6 @@ from tensorboardX import SummaryWriter
 
 from hypergrid_jax import files, types
 from hypergrid_jax.data import prefetching
-from hypergrid_jax.evaluation import prediction_files
 
 
 class Log:
@@ -54,7 +53,7 @@ class Log:
     Raises:
       ValueError: a value is not finite.
     """
-    line = prediction_files.to_json({'step': step, **values})
+    line = files.to_json({'step': step, **values})
     self._file.write(line + '\n')
     self._file.flush()
     self.write_scalars(step, values)

@@ -170,8 +170,7 @@ def source_fingerprint(source: str, definition: Any, split: str) -> str:
   path = find_file(parsed.directory, definition, split)
   digest.update(path.name.encode())
   with path.open('rb') as file:
-    while block := file.read(1 << 20):
-      digest.update(block)
+    hashlib.file_digest(file, lambda: digest)
   return f'files {task} {digest.hexdigest()}'
 
 
