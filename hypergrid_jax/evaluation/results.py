@@ -1,4 +1,4 @@
-"""What one evaluation found: the content of `eval/<step>.json`."""
+"""The results of one evaluation: the content of `eval/<step>.json`."""
 
 import dataclasses
 import json
@@ -23,8 +23,8 @@ class TaskResult:
       its rows no labels.
     majority: the same metrics for predicting the most frequent training target
       everywhere; None when that target is not known.
-    limit: how many examples were asked for; None for all. Metrics of a part
-      are not comparable: it cuts MultiRC's questions.
+    limit: how many examples were asked for; None for all. Metrics of some
+      examples are not comparable: the limit cuts MultiRC's questions.
     invalid_rate: share of predictions, in [0, 1], that are none of the task's
       labels; None for a task with free text.
   """
@@ -35,26 +35,6 @@ class TaskResult:
   majority: dict[str, float] | None = None
   limit: int | None = None
   invalid_rate: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-  """One line of the result table.
-
-  Attributes:
-    task: name of the task or the average.
-    metric: name of the metric; empty for an average, and for a task that was
-      predicted but not scored.
-    value: in percent, None when not scored.
-    majority: the baseline's value, None when unknown.
-    count: examples; None for an average.
-  """
-
-  task: str
-  metric: str
-  value: float | None
-  majority: float | None = None
-  count: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,21 +74,6 @@ class Results:
       for name, value in metrics.averages(scores).items()
       if groups[name] == ours.get(name)
     }
-
-  def table(self) -> list[Row]:
-    """Returns a row per metric of each task, then a row per average."""
-    rows = []
-    for name, result in self.tasks.items():
-      baseline = result.majority or {}
-      rows += [
-        Row(name, metric, value, baseline.get(metric), result.count)
-        for metric, value in result.metrics.items()
-      ] or [Row(name, '', None, None, result.count)]
-    baselines = self.majority_averages
-    return rows + [
-      Row(name, '', value, baselines.get(name))
-      for name, value in self.averages.items()
-    ]
 
   def to_json(self) -> dict[str, Any]:
     """Returns the object that `eval/<step>.json` holds."""

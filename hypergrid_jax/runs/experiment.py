@@ -295,7 +295,7 @@ def _keep_best(checkpoints, result: results.Results, *, per_task: bool):
 
 def _table(setup: Setup, result: results.Results):
   title = f'{setup.directory}, step {result.step}'
-  return tables.screen({'score': result}, title=title)
+  return tables.screen(result, title=title)
 
 
 def _evaluate_params(

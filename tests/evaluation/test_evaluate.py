@@ -14,7 +14,6 @@ from hypergrid_jax.errors import UserError
 from hypergrid_jax.evaluation import (
   evaluate,
   metrics,
-  prediction_files,
   results,
 )
 from hypergrid_jax.model import decoding
@@ -123,6 +122,10 @@ def copy(model, params, tokens, task_ids, *, max_decode_length):
   return tokens[:, :max_decode_length]
 
 
+def read(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 @pytest.fixture
 def copying(monkeypatch):
   monkeypatch.setattr(decoding, 'greedy_decode', copy)
@@ -196,7 +199,7 @@ def test_predictions_are_in_input_order_with_ids_and_verdicts(
 ):
   run(tmp_path, MATCHED, RECORD, step=7)
   folder = tmp_path / 'predictions' / '7'
-  rows = prediction_files.read_predictions(folder / 'glue_mnli_matched.jsonl')
+  rows = read(folder / 'glue_mnli_matched.jsonl')
   assert [row['id'] for row in rows] == [30, 31, 32, 33, 34]
   assert rows[1] == {
     'id': 31,
@@ -206,7 +209,7 @@ def test_predictions_are_in_input_order_with_ids_and_verdicts(
     'correct': False,
   }
   assert [row['correct'] for row in rows] == [True, False, False, True, False]
-  rows = prediction_files.read_predictions(folder / 'super_glue_record.jsonl')
+  rows = read(folder / 'super_glue_record.jsonl')
   assert [row['id'] for row in rows] == [
     {'passage': passage, 'query': 1} for passage in (8, 8, 9)
   ]
@@ -293,9 +296,9 @@ def test_split_without_labels_is_predicted_and_not_scored(copying, tmp_path):
   result = found.tasks['glue_mnli_matched']
   assert (result.metrics, result.majority) == ({}, None)
   assert result.invalid_rate == 0.5
-  assert prediction_files.read_predictions(
-    tmp_path / 'predictions' / '12' / 'glue_mnli_matched.jsonl'
-  )[1] == {'id': 0, 'inputs': 'none', 'target': None, 'prediction': 'none'}
+  assert read(tmp_path / 'predictions' / '12' / 'glue_mnli_matched.jsonl')[
+    1
+  ] == {'id': 0, 'inputs': 'none', 'target': None, 'prediction': 'none'}
 
 
 def test_progress_runs_over_all_tasks(copying, tmp_path):
