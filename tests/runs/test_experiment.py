@@ -1,9 +1,11 @@
 """Whole runs on a little data: going on after a stop, refusing, evaluating."""
 
+import dataclasses
 import io
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -20,6 +22,8 @@ from hypergrid_jax.checkpoints import layout
 from hypergrid_jax.checkpoints import reader as reader_lib
 from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.tasks import definitions
+from tests.tasks import tiny_rows
 
 BINDINGS = (
   "data.mixture = ('glue_cola', 'glue_rte', 'super_glue_copa')",
@@ -161,6 +165,37 @@ def test_evaluating_again_gives_what_training_found(finished):
   assert evaluated[1].scores == result.scores
   (best,) = experiment.evaluate(run, directory, console=console)
   assert best.step == 6  # the only one that training had evaluated
+
+
+@pytest.mark.parametrize('earlier', [False, True])
+def test_evaluation_needs_the_evaluated_splits_alone(
+  finished, tmp_path, earlier
+):
+  """Targets of the majority baseline come from training, if it wrote them."""
+  directory = shutil.copytree(finished[0], tmp_path / 'run')
+  run = run_config.parse([str(directory / 'config.gin')])
+  for name in run.data.mixture:
+    task = definitions.definition(name)
+    tiny_rows.write_jsonl(tmp_path / 'data', task)
+    for split in {*task.splits} - {*task.eval_splits}:
+      (tmp_path / f'data/{task.benchmark}/{task.config}/{split}.jsonl').unlink()
+  if earlier:
+    facts = json.loads((directory / 'run.json').read_text())
+    del facts['majority_targets']
+    (directory / 'run.json').write_text(json.dumps(facts))
+  data = dataclasses.replace(
+    run.data,
+    source=f'files:{tmp_path / "data"}',
+    token_dir=str(tmp_path / 'tokens'),
+  )
+  console = Console(file=io.StringIO(), width=200)
+  (evaluated,) = experiment.evaluate(
+    dataclasses.replace(run, data=data), directory, console=console
+  )
+  assert {task.count for task in evaluated.tasks.values()} == {4}
+  without = [task.majority is None for task in evaluated.tasks.values()]
+  assert without == [earlier] * 3
+  assert ('no scores of that baseline' in console.file.getvalue()) == earlier
 
 
 @pytest.mark.parametrize(
