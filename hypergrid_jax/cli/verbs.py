@@ -302,7 +302,7 @@ def _default_directory(gin_files: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def _connected(
-  context: typer.Context, asked: flags.Processes
+  context: typer.Context, options: flags.Processes
 ) -> 'Iterator[Console]':
   """Connects the processes of a run; only the first one's console prints.
 
@@ -311,10 +311,10 @@ def _connected(
   from hypergrid_jax.parallel import clusters, compilation_cache
 
   cluster = clusters.find(
-    asked.distributed,
-    coordinator=asked.coordinator,
-    num_processes=asked.num_processes,
-    process_id=asked.process_id,
+    options.distributed,
+    coordinator=options.coordinator,
+    num_processes=options.num_processes,
+    process_id=options.process_id,
   )
   console = flags.console()
   if cluster is None:
@@ -328,7 +328,7 @@ def _connected(
   with processes.connected(
     cluster,
     run=_as_typed(context),
-    timeout_seconds=asked.start_timeout,
+    timeout_seconds=options.start_timeout,
   ):
     compilation_cache.turn_on()
     yield console
