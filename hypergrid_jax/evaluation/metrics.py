@@ -79,7 +79,7 @@ _GROUPED = frozenset(task for values in GROUPS.values() for task, _ in values)
 
 
 class MetricTask(Protocol):
-  """The part of `seqio.Task` that turns text into scores."""
+  """A `seqio.Task`, as far as it turns text into scores."""
 
   name: str
   metric_fns: Sequence[Callable[..., Mapping[str, Any]]]
@@ -240,7 +240,7 @@ def example_verdict(
 
   Returns:
     {'correct': bool}: the two are the same class, number or text; or, where
-    the target is a list of right answers or has parts by name, and the task has
+    the target is a list of right answers or a mapping, and the task has
     metrics, {'score': mean of them on this example alone, in percent}.
   """
   expected, given = _unwrap(target), _unwrap(prediction)

@@ -26,8 +26,9 @@ class StepProgram:
   when its state would be on no disk.
 
   Attributes:
-    compiled: by length of the encoder's rows, which is what batches differ in.
-    rows: which rows of a batch this process gives.
+    compiled: the programs by length of the encoder's rows, in which batches
+      differ.
+    rows: the rows of a batch that this process contributes.
   """
 
   compiled: Mapping[int, jax.stages.Compiled]
@@ -42,12 +43,13 @@ class StepProgram:
 
   @property
   def temporary_bytes(self) -> int | None:
-    """What a device needs beside the state: activations, gradients, scratch.
+    """Bytes that a device needs beside the state for the longest batch.
 
-    Of the largest batch, as the compiler says; None where it does not.
+    These are activations, gradients and scratch, as the compiler states them;
+    None where it does not.
     """
-    found = [one.memory_analysis() for one in self.compiled.values()]
-    sizes = [temporary_bytes(one) for one in found if one is not None]
+    stats = [program.memory_analysis() for program in self.compiled.values()]
+    sizes = [temporary_bytes(each) for each in stats if each is not None]
     return max(sizes, default=None)
 
 
@@ -76,7 +78,7 @@ def trace_step(
   Args:
     setup: the run; `jax.set_mesh(setup.mesh)` is in force.
     batch: all rows of a batch, of which the shapes matter.
-    selector: see `train.make_train_step`.
+    selector: see `loop.make_train_step`.
   """
   everywhere = partitioning.replicated(setup.mesh)
   step = jax.jit(
@@ -92,8 +94,8 @@ def trace_step(
       row_sharding=setup.batch_sharding,
     ),
     donate_argnums=0,
-    # Without, the compiler may return the state in other places than it got
-    # it, and the next step would be another program.
+    # Otherwise the compiler may return the state with other shardings than it
+    # came with, and the next step would need another program.
     out_shardings=(
       jax.tree.map(lambda leaf: leaf.sharding, setup.state),
       everywhere,

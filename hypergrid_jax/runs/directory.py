@@ -1,4 +1,4 @@
-"""The directory of one run: what it holds, and whose run it is.
+"""The directory of one run: its files, and which run it belongs to.
 
 `run.json` states the run's identity: everything that decides what a step
 computes. A directory whose identity differs belongs to another run and is
@@ -41,29 +41,29 @@ TOKENS = 'tokens'  # the token store of a run without --token_dir
 
 def versions() -> dict[str, str]:
   """Versions of Python and of the packages that results depend on."""
-  found = {'python': platform.python_version()}
+  installed = {'python': platform.python_version()}
   for name in PACKAGES:
     try:
-      found[name] = importlib.metadata.version(name)
+      installed[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-      found[name] = 'missing'
-  return found
+      installed[name] = 'missing'
+  return installed
 
 
 def check_address(flag: str, directory: str | os.PathLike[str]) -> None:
-  """Refuses what is no directory but an address, such as 'gs://bucket/run'.
+  """Refuses an address such as 'gs://bucket/run' in place of a directory.
 
   Args:
-    flag: that named it.
-    directory: as the user wrote it.
+    flag: the flag that names the directory, for the message.
+    directory: the directory as the user wrote it.
 
   Raises:
-    UserError: it is one.
+    UserError: the directory is an address.
   """
-  if found := re.match(r'\w+:/', str(directory)):
+  if scheme := re.match(r'\w+:/', str(directory)):
     raise errors.UserError(
       f'{flag}={directory}: expected a directory, not an address'
-      f' ({found[0]}...). Mount the bucket, for example with gcsfuse, and name'
+      f' ({scheme[0]}...). Mount the bucket, for example with gcsfuse, and name'
       ' the directory where it is mounted; docs/tpu.md shows how.'
     )
 
@@ -159,7 +159,7 @@ def write(
 
 
 def digest(directory: str | os.PathLike[str]) -> str | None:
-  """Returns what tells one run.json from another; None where there is none."""
+  """Returns the SHA-256 of run.json, or None where there is none."""
   try:
     content = pathlib.Path(directory, 'run.json').read_bytes()
   except FileNotFoundError:
@@ -173,15 +173,15 @@ def wait_for(
   *,
   timeout_seconds: float = _SEEN_SECONDS,
 ) -> None:
-  """Waits until the run.json that another host has written is seen here.
+  """Waits until this host sees the run.json that process 0 has written.
 
   Args:
-    directory: of the run.
-    written: its `digest` there.
+    directory: the run's directory.
+    written: the `digest` of run.json in process 0.
     timeout_seconds: how long a shared file system may take.
 
   Raises:
-    UserError: it is not seen; the directory is not shared.
+    UserError: it is still not seen; the directory is not shared.
   """
   deadline = time.monotonic() + timeout_seconds
   while digest(directory) != written:

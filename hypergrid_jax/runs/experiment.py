@@ -1,8 +1,8 @@
 """Trains and evaluates a run in its directory.
 
-This is the one place where the run's parts, the loop, checkpoints and
-evaluation meet; each of them knows nothing of the others. Several processes all
-do the same; process 0 alone writes files and speaks.
+This is the one place where the data, the loop, checkpoints and evaluation meet;
+each of them knows nothing of the others. All processes of a run do the same;
+process 0 alone writes files and prints.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def train(
     config_text: the operative configuration, for config.gin.
     fresh: move another run in the directory aside.
     brief: show neither the mixture nor the scores as a table.
-    console: for what a person sees.
+    console: shows what is done and the scores.
 
   Returns:
     The last evaluation; None when SIGTERM came: then everything is saved, and
@@ -139,7 +139,7 @@ def evaluate(
     split: 'validation', 'test' or 'train'; None as configured.
     tasks: names of the tasks to evaluate; None for all.
     limit: examples per task; None as configured.
-    console: for what a person sees.
+    console: shows what is done and the scores.
 
   Returns:
     One result per evaluated checkpoint.
@@ -222,13 +222,13 @@ def _train_and_evaluate(
     # Once saved, a signal finds everything on the disk, however long it takes.
     checkpoints.wait()
     with preempted.unattended(f'the evaluation of step {step}'):
-      found = _evaluate_params(setup, step, params, majority_targets, console)
-      _keep_best(checkpoints, found, per_task=config.keep_best_per_task)
-      for task, scores in found.scores.items():
+      scored = _evaluate_params(setup, step, params, majority_targets, console)
+      _keep_best(checkpoints, scored, per_task=config.keep_best_per_task)
+      for task, scores in scored.scores.items():
         log.write_scalars(step, scores, prefix=f'eval/{task}/')
-      log.write_scalars(step, found.averages, prefix='eval/average/')
+      log.write_scalars(step, scored.averages, prefix='eval/average/')
       processes.together('evaluated')
-    return found
+    return scored
 
   with contextlib.ExitStack() as stack:
     silent = not processes.is_first()

@@ -276,10 +276,10 @@ def build(
 
 
 def on_these_devices(run: Run) -> Run:
-  """The run, fitted to the devices that are here if it was made for others.
+  """Returns the run with a mesh for the devices of this machine.
 
-  Parameters stay divided over 'fsdp' and 'model' as far as the devices go: what
-  needed several to be held may need them again.
+  A mesh that fits them stays. Otherwise parameters stay divided over 'fsdp' and
+  'model' as far as the devices go, since they may not fit on one.
   """
   count, mesh = jax.device_count(), run.mesh
   fixed = [n for n in dataclasses.astuple(mesh)[:4] if n != -1]
@@ -294,7 +294,7 @@ def on_these_devices(run: Run) -> Run:
 
 
 def token_dir(run: Run, model_dir: str | os.PathLike[str]) -> pathlib.Path:
-  """Where the token stores of a run lie."""
+  """Returns the directory of a run's token stores."""
   return pathlib.Path(
     run.data.token_dir or pathlib.Path(model_dir, directory_lib.TOKENS)
   )
@@ -303,10 +303,10 @@ def token_dir(run: Run, model_dir: str | os.PathLike[str]) -> pathlib.Path:
 def check_positions(
   points: extension.ExtensionPoints, inputs_length: int
 ) -> None:
-  """Refuses examples that are longer than what a method has parameters for.
+  """Refuses inputs that are longer than what a method has parameters for.
 
   Raises:
-    UserError: they may be.
+    UserError: inputs may be longer.
   """
   limit = points.max_positions
   if limit is not None and inputs_length > limit:
@@ -336,10 +336,10 @@ def with_vocabulary(config: T5Config, size: int) -> T5Config:
 
 
 def check_rows(run: Run, mesh: jax.sharding.Mesh) -> None:
-  """Checks that the rows of a step can be chosen, and divided over the mesh.
+  """Checks that the rows of a step can be chosen and divided over the mesh.
 
   Raises:
-    UserError: they cannot.
+    UserError: they cannot; names the setting.
   """
   data, rules = run.data, run.mesh.axis_rules()
   partitioning.check_batch_size(

@@ -107,7 +107,7 @@ class TrainConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepMetrics:
-  """What one step measured, on the device.
+  """The measurements of one step, on the device.
 
   Attributes:
     sums: [T, 2] float32: for every task its summed loss in nats and its target
@@ -128,7 +128,7 @@ class StepMetrics:
 Step = Callable[
   [TrainState, types.Batch, jax.Array], tuple[TrainState, StepMetrics]
 ]
-# What a selector takes is found under this name in a program.
+# The operations of a selector have this scope in a program.
 SELECTION = 'select_rows'
 # `(params, candidates, key) -> [B] int32`: which rows of the candidates a step
 # trains on. Traced into the step.
