@@ -19,7 +19,7 @@ from types import ModuleType
 
 from hypergrid_jax.errors import UserError, closest
 
-_PACKAGE = pathlib.Path(__file__).parent.resolve()
+_PACKAGE = pathlib.Path(__file__).parents[1].resolve()
 # In a checkout, the package's own directories lie side by side.
 _OURS = (_PACKAGE, _PACKAGE.parent / 'hypergrid_jax')
 _SITES = ('site-packages', 'dist-packages')

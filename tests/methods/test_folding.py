@@ -133,22 +133,22 @@ def test_a_part_that_has_no_plain_t5_is_named(name):
 
 
 def test_a_method_that_does_not_say_how_is_refused():
-  class NewConfig:
+  class New:
     pass
 
   with pytest.raises(UserError, match='New cannot be folded.*does not say'):
-    folding.fold(NewConfig(), CONFIG, {}, TASK, plain=())
+    folding.fold(New(), CONFIG, {}, TASK, plain=())
 
 
 def test_parameters_that_were_left_are_no_plain_t5():
-  class NewConfig:
+  class New:
     def fold(self, config, params, task_id):
       return dict(params)
 
   params = runs.noisy(plain_model())
   with pytest.raises(ValueError, match='encoder/new'):
     folding.fold(
-      NewConfig(),
+      New(),
       CONFIG,
       {**params, 'encoder/new': np.ones(3)},
       TASK,

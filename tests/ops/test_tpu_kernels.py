@@ -14,13 +14,13 @@ from tests.ops import dense
 
 TOKENS = 512
 FORM = (0.3, 1.7)
-# K, N, grid rows, grid columns; parts take whole blocks of the divided side.
+# K, N, grid rows, grid columns; shards take whole blocks of the divided side.
 WIDE = (48, 40, 4, 8)
 SQUARE = (24, 24, 4, 2)
 
 
-def one_pass(cut, tile=128, parts=1):
-  return Pass(cut, tile, parts, vmem_limit=0)
+def one_pass(cut, tile=128, shards=1):
+  return Pass(cut, tile, shards, vmem_limit=0)
 
 
 def plan(forward, backward, *, cores=1, unit=4, **choice):
@@ -73,14 +73,14 @@ def test_a_square_kernel_is_not_taken_for_its_transpose(cut, unit):
   assert_equal_to_dense(plan(one_pass(cut), one_pass(cut), unit=unit), SQUARE)
 
 
-# Two cores share the tokens of one part, and more parts evenly.
-@pytest.mark.parametrize('parts', [(4, 2), (1, 4), (2, 1)])
+# Two cores split the tokens of one shard, and more shards evenly.
+@pytest.mark.parametrize('shards', [(4, 2), (1, 4), (2, 1)])
 @pytest.mark.parametrize('cut', ['columns', 'rows'])
-def test_parts_of_the_weight_and_cores_add_up(cut, parts):
-  forward, backward = parts
+def test_shards_of_the_weight_and_cores_add_up(cut, shards):
+  forward, backward = shards
   passes = (
-    one_pass(cut, parts=forward),
-    one_pass(cut, tile=256, parts=backward),
+    one_pass(cut, shards=forward),
+    one_pass(cut, tile=256, shards=backward),
   )
   assert_equal_to_dense(plan(*passes, cores=2), WIDE)
   assert_equal_to_dense(plan(*passes, cores=2, unit=5), WIDE)
@@ -94,7 +94,7 @@ def test_the_passes_may_cut_different_sides():
 @pytest.mark.parametrize('cut', ['columns', 'rows'])
 def test_strips_of_whole_registers_are_sliced_where_they_lie(cut):
   shape = {'columns': (16, 256, 4, 2), 'rows': (256, 16, 2, 4)}[cut]
-  passes = one_pass(cut, parts=2), one_pass(cut, parts=2)
+  passes = one_pass(cut, shards=2), one_pass(cut, shards=2)
   assert_equal_to_dense(plan(*passes), shape, jnp.bfloat16)
 
 
@@ -103,7 +103,7 @@ def test_strips_of_whole_registers_are_sliced_where_they_lie(cut):
 def test_the_gradient_before_a_relu_is_scaled_where_it_let_through(cut, dtype):
   arguments, dy, (y, du, *others) = case(WIDE, dtype)
   slope = 1.5
-  passes = one_pass(cut, parts=2), one_pass(cut, tile=256, parts=2)
+  passes = one_pass(cut, shards=2), one_pass(cut, tile=256, shards=2)
   actual = run(plan(*passes), arguments, dy, slope)
   # What let u through has not changed the product: u is negative, too.
   desired = y, np.where(np.float64(arguments[0]) > 0, slope * du, 0), *others
@@ -112,7 +112,7 @@ def test_the_gradient_before_a_relu_is_scaled_where_it_let_through(cut, dtype):
 
 @pytest.mark.parametrize('cut', ['columns', 'rows'])
 def test_gates_of_bfloat16_activations_may_be_bfloat16(cut):
-  passes = one_pass(cut, parts=2), one_pass(cut)
+  passes = one_pass(cut, shards=2), one_pass(cut)
   shape = (64, 96, 4, 6)  # bands of 16 are whole registers
   assert_equal_to_dense(plan(*passes, bfloat16=True), shape, jnp.bfloat16)
   assert_equal_to_dense(plan(*passes, bfloat16=True), shape, np.float32)

@@ -81,14 +81,14 @@ def test_tokens_are_padded_to_tiles_of_every_core(tokens, padded, tile):
   assert (plan.tokens, plan.forward.tile) == (padded, tile)
 
 
-def test_blocks_lie_in_one_part_each():
+def test_blocks_lie_in_one_shard_each():
   one = Pass('columns', 128, 1, 0)
   plan = tpu_plans.Plan(
     1,
     128,
     TOKENS,
-    forward=dataclasses.replace(one, parts=4),
-    backward=dataclasses.replace(one, parts=8),
+    forward=dataclasses.replace(one, shards=4),
+    backward=dataclasses.replace(one, shards=8),
   )
   # Backward passes divide K, and so the rows of the grid.
   assert tpu_plans.refined(plan, 12, 6) == (24, 12)

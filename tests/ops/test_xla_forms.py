@@ -1,4 +1,4 @@
-"""The block loop in parts against dense gates."""
+"""The block loop in chunks against dense gates."""
 
 import jax
 import jax.numpy as jnp
