@@ -49,6 +49,8 @@ EXTRAS = {
     'beartype',
     'chex',
     'hypothesis',
+    'ipykernel',
+    'nbclient',
     'pytest',
     'pytest-xdist',
     'ruff',

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hypergrid_jax.data import description, use
+from hypergrid_jax.data import description, own_rows, use
 from hypergrid_jax.data.assembly import empty_batch, fill_rows
 from hypergrid_jax.data.bucketing import BucketSampler
 from hypergrid_jax.data.mapped_memory import MappedMemory
@@ -19,6 +19,7 @@ from hypergrid_jax.data.packing_plans import packed_rows
 from hypergrid_jax.data.sampling import RowSampler, row_shares
 from hypergrid_jax.data.tokens import TokenStore
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.tasks.vocabularies import Vocabulary
 from hypergrid_jax.types import Batch
 
 
@@ -98,6 +99,45 @@ class Loader:
     }
     self._rows = list(self.packed.values())
     self._lay_out(rates, seed, length_buckets, one_task)
+
+  @classmethod
+  def from_rows(
+    cls,
+    rows: Mapping[str, Sequence[Mapping[str, str]]],
+    vocabulary: Vocabulary,
+    *,
+    batch_size: int,
+    row_lengths: tuple[int, int] = (512, 64),
+    max_segments: int = 32,
+    rates: Mapping[str, float] | None = None,
+    seed: int = 0,
+  ) -> 'Loader':
+    """Returns a loader of rows that a program holds, packed.
+
+    Args:
+      rows: by task, mappings with the texts 'inputs' and 'targets'. Task ids
+        are in the order of the tasks.
+      vocabulary: from `load_vocabulary`.
+      batch_size: rows of a batch.
+      row_lengths: tokens of an encoder and of a decoder row; longer texts are
+        cut.
+      max_segments: examples in a row at most.
+      rates: share of examples per task; None for in proportion to their rows.
+      seed: of packing and of all shuffles.
+
+    Raises:
+      UserError: a task has no rows, or a row lacks one of the two texts.
+    """
+    sizes = {task: float(len(task_rows)) for task, task_rows in rows.items()}
+    return cls(
+      own_rows.stores(rows, vocabulary, lengths=row_lengths),
+      task_ids={task: number for number, task in enumerate(rows)},
+      rates=sizes if rates is None else rates,
+      batch_size=batch_size,
+      row_lengths=row_lengths,
+      max_segments=max_segments,
+      seed=seed,
+    )
 
   def _lay_out(self, rates, seed, length_buckets, one_task):
     """Sets `rates`, `shares` and the samplers."""
