@@ -92,6 +92,7 @@ setuptools.setup(
     'hypergrid_jax.tasks.sample',
     'hypergrid_jax.tasks.seqio',
     'hypergrid_jax.tasks.toml',
+    'hypergrid_jax.testing',
     'hypergrid_jax.training',
   ],
   package_dir={

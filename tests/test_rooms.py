@@ -32,6 +32,7 @@ FLOORS = {
   'precompiling': 6,
   'comparing': 6,
   'interop': 7,
+  'testing': 7,
   'cli': 8,
 }
 # The package itself hands out the public names, and `python -m` the command.

@@ -4,27 +4,13 @@ Together they cover each option of each method at least once, on T5 1.0 and
 1.1, and methods that are used together.
 """
 
-import functools
-
 from hypergrid_jax.methods.adapters import Adapters
 from hypergrid_jax.methods.ca_mtl import CAMTL
 from hypergrid_jax.methods.hyperformer import HyperFormer
 from hypergrid_jax.methods.hypergrid import HyperGrid
-from hypergrid_jax.model import architecture, extension, t5
-from tests import batches
+from hypergrid_jax.model import architecture
+from hypergrid_jax.testing import laws
 
-SIZES = {
-  'd_model': 12,
-  'd_ff': 20,
-  'num_heads': 2,
-  'd_kv': 5,
-  'num_layers': 3,
-  'num_decoder_layers': 2,
-  'vocab_size': 34,
-  'dtype': 'float64',
-  'relative_buckets': 6,
-  'relative_max_distance': 7,
-}
 SMALL = {'reduction_factor': 4, 'embed_dim': 6, 'hidden_dim': 11, 'seed_dim': 8}
 V1_1 = {'mlp_activations': ('gelu', 'linear'), 'logits_via_embedding': False}
 
@@ -155,6 +141,29 @@ def parts(name: str) -> tuple:
   return method if isinstance(method, tuple) else (method,)
 
 
+# What else than (scanned, nothing recomputed) a method is run under.
+SETTINGS = {
+  'plain 1.0': {'remat_policy': 'minimal'},
+  'L2 first identity': {'scan_layers': False, 'remat_policy': 'minimal'},
+  'LG mean residual wi+wo encoder': {'scan_layers': False},
+  'L first identity one layer': {'scan_layers': False},
+  'L2 mean plain wi decoder': {'remat_policy': 'minimal'},
+  'CA-MTL base': {'remat_policy': 'full'},
+  'GL task with CA-MTL': {'scan_layers': False},
+  'adapters, shared norm': {'scan_layers': False, 'remat_policy': 'minimal'},
+  'adapters per task': {'remat_policy': 'full'},
+  'HyperFormer per position': {'scan_layers': False},
+}
+# A mesh of each kind of method; one takes long to compile.
+ON_A_MESH = (
+  'L2 first identity',
+  'LG mean residual wi+wo encoder',
+  'CA-MTL shared block per head, all norms, ladder',
+  'adapters per task',
+  'HyperFormer++',
+)
+
+
 def sees_task_ids(name: str) -> bool:
   """Whether the model depends on task ids at all."""
   return any(map(_sees_task_ids, parts(name)))
@@ -168,12 +177,9 @@ def _sees_task_ids(method) -> bool:
   return True
 
 
-@functools.cache
 def make(name: str, **overrides) -> architecture.Model:
   """The model of a method, with other settings of its T5 if given."""
   sizes, method = METHODS[name]
-  return architecture.Model(
-    t5.T5Config(**{**SIZES, **sizes, **overrides}),
-    extension.of_methods(method),
-    num_tasks=batches.NUM_TASKS,
+  return laws.model_of(
+    method, tuple({**laws.SIZES, **sizes, **overrides}.items())
   )

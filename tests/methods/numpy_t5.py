@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from hypergrid_jax.model import Model, t5
-from tests import batches, tolerances
+from hypergrid_jax.testing import batches
+from tests import tolerances
 
 SIZES = {
   'd_model': 12,
@@ -167,7 +168,7 @@ def assert_forward_equals(model, params, weights_of):
     params, batch
   )
   for b, row in enumerate(rows):
-    for s, _, place in batches.places(row):
+    for s, _, place in batches.spans(row):
       example = row[s]
 
       def after(stack, layer, position, y, task=example.task):

@@ -11,7 +11,8 @@ from hypergrid_jax.methods import adapter_layer
 from hypergrid_jax.methods.adapters import Adapters
 from hypergrid_jax.methods.hyperformer import HyperFormer
 from hypergrid_jax.model import extension
-from tests import batches, jaxprs
+from hypergrid_jax.testing import batches
+from tests import jaxprs
 from tests.methods import numpy_t5, published
 
 pytestmark = pytest.mark.usefixtures('compile_quickly')

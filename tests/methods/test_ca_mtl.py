@@ -11,7 +11,8 @@ import pytest
 from hypergrid_jax import errors, trees
 from hypergrid_jax.methods.ca_mtl import CAMTL
 from hypergrid_jax.model import architecture, extension, t5
-from tests import batches, tolerances
+from hypergrid_jax.testing import batches
+from tests import tolerances
 from tests.ops.test_block_diagonal import pieces_on_a_diagonal
 
 pytestmark = pytest.mark.usefixtures('compile_quickly')
@@ -227,7 +228,7 @@ def test_packed_mixed_task_forward_equals_numpy(x64, name):
   packed = batches.rows(vocab_size=VOCAB, seed=3)
   logits = jax.jit(lambda p, b: model.bind(p)(b))(params, batches.batch(packed))
   for b, row in enumerate(packed):
-    for s, _, place in batches.places(row):
+    for s, _, place in batches.spans(row):
       np.testing.assert_allclose(
         logits[b, place],
         reference(params, method, row[s]),

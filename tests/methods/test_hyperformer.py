@@ -9,7 +9,8 @@ import pytest
 from hypergrid_jax import errors, types
 from hypergrid_jax.methods.hyperformer import HyperFormer
 from hypergrid_jax.model import decoding, extension
-from tests import batches, jaxprs, tolerances
+from hypergrid_jax.testing import batches
+from tests import jaxprs, tolerances
 from tests.methods import numpy_t5, published
 
 pytestmark = pytest.mark.usefixtures('compile_quickly')

@@ -10,7 +10,7 @@ import pytest
 from hypergrid_jax import errors, types
 from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import architecture, extension, t5
-from tests import batches
+from hypergrid_jax.testing import batches
 
 D, F, TASKS = 6, 10, 4
 B, L, LE = 3, 5, 7

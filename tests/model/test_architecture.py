@@ -10,7 +10,7 @@ import pytest
 from hypergrid_jax import trees
 from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import architecture, t5
-from tests import batches
+from hypergrid_jax.testing import batches
 from tests.goldens import make_parameter_trees as goldens
 
 SMALL = {

@@ -9,7 +9,7 @@ import pytest
 
 from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import architecture, decoding, t5
-from tests import batches
+from hypergrid_jax.testing import batches
 
 VOCAB, LENGTH = 11, 8
 SIZES = ((3, 1), (5, 1), (0, 1), (1, 1), (6, 1), (4, 1), (2, 1))

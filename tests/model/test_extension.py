@@ -10,7 +10,8 @@ from hypergrid_jax import errors, trees
 from hypergrid_jax.methods.ca_mtl import CAMTL
 from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import architecture, extension, t5
-from tests import batches, tolerances
+from hypergrid_jax.testing import batches
+from tests import tolerances
 
 pytestmark = pytest.mark.usefixtures('compile_quickly')
 

@@ -17,7 +17,8 @@ from hypergrid_jax.data import loader, tokens
 from hypergrid_jax.model import losses
 from hypergrid_jax.tasks import definitions, vocabularies
 from hypergrid_jax.tasks.rows import sources
-from tests import batches, tolerances
+from hypergrid_jax.testing import batches
+from tests import tolerances
 from tests.laws import methods
 
 ROW_LENGTHS = (120, 40)

@@ -12,7 +12,7 @@ import pytest
 from hypergrid_jax import errors
 from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import architecture, losses, t5
-from tests import batches
+from hypergrid_jax.testing import batches
 
 V1_1 = {'mlp_activations': ('gelu', 'linear'), 'logits_via_embedding': False}
 CONFIG = t5.T5Config(

@@ -16,8 +16,9 @@ from hypergrid_jax.model import architecture, extension
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.parallel.partitioning import MeshConfig
+from hypergrid_jax.testing import batches
 from hypergrid_jax.training import loop, optimizers, schedules, state
-from tests import batches, tolerances
+from tests import tolerances
 from tests.goldens import make_shardings
 
 pytestmark = pytest.mark.usefixtures('compile_quickly')

@@ -10,9 +10,10 @@ import pytest
 from hypergrid_jax import errors
 from hypergrid_jax.methods.adapters import Adapters
 from hypergrid_jax.parallel import partitioning
+from hypergrid_jax.testing import batches
 from hypergrid_jax.training import uncertainty
 from hypergrid_jax.training.uncertainty_labels import TaskLabels
-from tests import batches, tolerances
+from tests import tolerances
 from tests.methods import numpy_t5, test_adapters
 
 pytestmark = pytest.mark.usefixtures('compile_quickly')

@@ -68,16 +68,16 @@ def batch(
     np.zeros(decoder, np.int32) for _ in range(4)
   )
   for b, row in enumerate(examples):
-    for s, place, target_place in places(row):
+    for s, span, target_span in spans(row):
       example = row[s]
-      tokens[b, place] = example.inputs
-      ids[b, place] = s + 1
-      positions[b, place] = range(len(example.inputs))
-      starts[b, s] = place.start
-      targets[b, target_place] = example.targets
-      inputs[b, target_place] = (0, *example.targets[:-1])
-      target_ids[b, target_place] = s + 1
-      target_positions[b, target_place] = range(len(example.targets))
+      tokens[b, span] = example.inputs
+      ids[b, span] = s + 1
+      positions[b, span] = range(len(example.inputs))
+      starts[b, s] = span.start
+      targets[b, target_span] = example.targets
+      inputs[b, target_span] = (0, *example.targets[:-1])
+      target_ids[b, target_span] = s + 1
+      target_positions[b, target_span] = range(len(example.targets))
   tasks = [row[0].task if row else 0 for row in examples]
   tasks += [0] * (count - len(tasks))
   return types.Batch(
@@ -94,7 +94,7 @@ def batch(
   )
 
 
-def places(row: Sequence[Example]):
+def spans(row: Sequence[Example]):
   """Yields (segment from 0, encoder slice, decoder slice) of a row."""
   at = target_at = 0
   for s, example in enumerate(row):
