@@ -15,7 +15,7 @@ _SHOWN = 20  # more names than that hide the message
 
 
 def is_axes(value: Any) -> bool:
-  """Tells whether `value` is a leaf of a tree of logical axes.
+  """Returns whether `value` is a leaf of a tree of logical axes.
 
   Such a leaf is a plain tuple of axis names; the empty tuple belongs to a
   scalar. JAX itself would walk into it as a container.
@@ -96,29 +96,29 @@ def layout(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(
-  saved: Mapping[str, Any], wanted: Mapping[str, Any]
+  saved: Mapping[str, Any], expected: Mapping[str, Any]
 ) -> list[str]:
   """Compares two layouts, both ways.
 
   Args:
-    saved: `layout` of what was found.
-    wanted: `layout` of what the model needs.
+    saved: `layout` of the checkpoint.
+    expected: `layout` of the model.
 
   Returns:
     One line for each kind of difference, with the paths; empty when equal.
   """
-  both = [path for path in wanted if path in saved]
+  common = [path for path in expected if path in saved]
 
-  def unequal(part: int) -> list[str]:
+  def unequal(field: int) -> list[str]:
     return [
-      f'{path} ({saved[path][part]} instead of {wanted[path][part]})'
-      for path in both
-      if saved[path][part] != wanted[path][part]
+      f'{path} ({saved[path][field]} instead of {expected[path][field]})'
+      for path in common
+      if saved[path][field] != expected[path][field]
     ]
 
   kinds = {
-    'missing': [path for path in wanted if path not in saved],
-    'unexpected': [path for path in saved if path not in wanted],
+    'missing': [path for path in expected if path not in saved],
+    'unexpected': [path for path in saved if path not in expected],
     'of another dtype': unequal(0),
     'of another shape': unequal(1),
   }

@@ -1,4 +1,4 @@
-"""The checkpoints of a run as one process sees and changes them.
+"""The checkpoints of a run on disk, as one process sees and changes them.
 
 A run directory holds:
 
@@ -6,27 +6,132 @@ A run directory holds:
   checkpoints/<step>/training/    step and optimiser state, written by Orbax
   checkpoints/<step>/manifest.json  written last: fingerprint, leaves, checksums
   checkpoints/best.json           which steps are the best, and their scores
+
+A manifest lists size and CRC-32 of every file of its checkpoint. A checkpoint
+without one was never finished.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import dataclasses
 import logging
 import pathlib
 import shutil
 from typing import Any
 
-from hypergrid_jax import files
-from hypergrid_jax.checkpoints import manifest
+from hypergrid_jax import files as files_lib
+from hypergrid_jax import trees
 from hypergrid_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 
-Best = Mapping[str, tuple[int, float]]
+MANIFEST = 'manifest.json'
+PARAMS = 'params'
+TRAINING = 'training'
+
+# Path below the checkpoint's directory -> [bytes, CRC-32].
+Checksums = Mapping[str, list[int]]
+
+
+def item_of(path: str) -> str:
+  """Returns the Orbax item that holds a leaf, PARAMS or TRAINING."""
+  return PARAMS if path.split('/')[0] == PARAMS else TRAINING
+
+
+def to_items(leaves: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """Returns the Orbax items of a checkpoint as nested dicts."""
+  items: dict[str, dict[str, Any]] = {}
+  for path, leaf in leaves.items():
+    items.setdefault(item_of(path), {})[path] = leaf
+  return {name: trees.unflatten(items[name]) for name in sorted(items)}
+
+
+def files_of(directory: pathlib.Path) -> list[str]:
+  """Returns all files below the directory but the manifest, largest first."""
+  sizes = {
+    path.relative_to(directory).as_posix(): path.stat().st_size
+    for path in directory.rglob('*')
+    if path.is_file()
+  }
+  sizes.pop(MANIFEST, None)
+  return sorted(sizes, key=lambda name: (-sizes[name], name))
+
+
+def checksums(
+  directory: pathlib.Path, names: Iterable[str]
+) -> dict[str, list[int]]:
+  """Reads files and returns their sizes and CRC-32s."""
+  return {
+    name: [(directory / name).stat().st_size, files_lib.crc32(directory / name)]
+    for name in names
+  }
+
+
+def write_manifest(
+  directory: pathlib.Path,
+  body: Mapping[str, Any],
+  files: Checksums | None = None,
+) -> None:
+  """Writes the manifest of a checkpoint, after which the checkpoint counts.
+
+  Args:
+    directory: the checkpoint's, whose files will not change any more.
+    body: JSON: 'leaves', the `trees.layout`; 'meta', with 'fingerprint' and
+      'step'.
+    files: checksums of all files; None reads them all.
+
+  Raises:
+    UserError: it cannot be written.
+  """
+  if files is None:
+    files = checksums(directory, files_of(directory))
+  content = {'body': body, 'files': files}
+  files_lib.write_sealed_json(directory / MANIFEST, content)
+
+
+def is_finished(directory: pathlib.Path) -> bool:
+  """Returns whether a checkpoint has a manifest, damaged or not."""
+  return (directory / MANIFEST).is_file()
+
+
+def read_manifest(directory: pathlib.Path) -> tuple[dict[str, Any], Checksums]:
+  """Returns body and checksums, as passed to `write_manifest`.
+
+  Raises:
+    ValueError: the manifest is missing or damaged.
+  """
+  try:
+    content = files_lib.read_sealed_json(directory / MANIFEST)
+  except FileNotFoundError:
+    raise ValueError('it was never finished') from None
+  except ValueError as error:
+    raise ValueError(f'{MANIFEST} is damaged ({error})') from error
+  return content['body'], content['files']
+
+
+def problem(directory: pathlib.Path, files: Checksums) -> str | None:
+  """Reads files again and compares them with their checksums.
+
+  Args:
+    directory: a checkpoint's.
+    files: the files to read, with what the manifest says of them.
+
+  Returns:
+    A short description of the first fault; None when there is none.
+  """
+  for name, (size, crc) in files.items():
+    path = directory / name
+    if not path.is_file():
+      return f'{name} is missing'
+    if path.stat().st_size != size:
+      return f'{name} has {path.stat().st_size} bytes instead of {size}'
+    if files_lib.crc32(path) != crc:
+      return f'{name} is damaged (CRC-32 differs)'
+  return None
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointFiles:
-  """Files of checkpoints; only process 0 changes them, or decides by them.
+  """Files of a run's checkpoints; only process 0 changes them.
 
   Attributes:
     directory: where the checkpoints are, `checkpoints` in the run directory.
@@ -47,35 +152,32 @@ class CheckpointFiles:
 
   def steps(self) -> list[int]:
     """Returns the steps of all finished checkpoints, ascending."""
-    return [s for s in self.started() if manifest.is_finished(self.path(s))]
+    return [s for s in self.started() if is_finished(self.path(s))]
 
-  def read(self, step: int) -> tuple[dict[str, Any], manifest.Checksums]:
-    """Returns body and files of a checkpoint's manifest.
+  def read(self, step: int) -> tuple[dict[str, Any], Checksums]:
+    """Returns body and checksums of a checkpoint's manifest.
 
     Raises:
       ValueError: it is damaged, missing, or that of another checkpoint.
     """
-    try:
-      body, files = manifest.read(self.path(step))
-    except FileNotFoundError:
-      raise ValueError('it was never finished') from None
+    body, files = read_manifest(self.path(step))
     if body['meta']['step'] != step:
       raise ValueError(f'it holds step {body["meta"]["step"]}')
     return body, files
 
   def is_whole(self, step: int) -> bool:
-    """Reads all files of a checkpoint again and tells whether they are good."""
+    """Reads all files of a checkpoint and returns whether all are good."""
     try:
       _, files = self.read(step)
     except ValueError:
       return False
-    return manifest.problem(self.path(step), files) is None
+    return problem(self.path(step), files) is None
 
   def best(self) -> dict[str, tuple[int, float]]:
-    """Returns step and score of every best checkpoint, there still or not."""
+    """Returns step and score of every best checkpoint, even if deleted."""
     path = self.directory / 'best.json'
     try:
-      content = files.read_sealed_json(path)
+      content = files_lib.read_sealed_json(path)
     except FileNotFoundError:
       return {}
     except ValueError as error:
@@ -85,7 +187,7 @@ class CheckpointFiles:
       return {}
     return {k: (v['step'], v['value']) for k, v in content.items()}
 
-  def write_best(self, best: Best) -> None:
+  def write_best(self, best: Mapping[str, tuple[int, float]]) -> None:
     """Writes what `best` reads.
 
     Raises:
@@ -95,16 +197,11 @@ class CheckpointFiles:
       name: {'step': step, 'value': value}
       for name, (step, value) in best.items()
     }
-    files.write_sealed_json(self.directory / 'best.json', content)
-
-  def begin(self, step: int, items: list[str]) -> None:
-    """Makes the directories of a new checkpoint."""
-    for name in items:
-      (self.path(step) / name).mkdir(parents=True)
+    files_lib.write_sealed_json(self.directory / 'best.json', content)
 
   def remove(self, step: int) -> None:
-    """Deletes a checkpoint, its manifest first: a half is never taken whole."""
-    (self.path(step) / manifest.NAME).unlink(missing_ok=True)
+    """Deletes a checkpoint, its manifest first, so that no half counts."""
+    (self.path(step) / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(self.path(step))
 
   def remove_unfinished(self) -> None:
@@ -116,8 +213,9 @@ class CheckpointFiles:
     """Deletes checkpoints that are neither best nor among the newest.
 
     Args:
-      last: the step that was saved last. Later ones are left alone, and do not
-        count: a run that went on from an earlier one found them damaged.
+      last: the step that was saved last. Later ones are neither deleted nor
+        counted: a run that resumed from an earlier step had skipped them as
+        damaged.
       keep: how many of the newest stay.
     """
     best = {step for step, _ in self.best().values()}
@@ -131,10 +229,10 @@ class CheckpointFiles:
     Raises:
       UserError: they cannot.
     """
-    place = self.directory
-    while not place.exists():
-      place = place.parent
-    free = shutil.disk_usage(place).free
+    existing = self.directory
+    while not existing.exists():
+      existing = existing.parent
+    free = shutil.disk_usage(existing).free
     if size > free:
       reason = f'it needs {_readable(size)}, there is {_readable(free)}'
       raise no_room(self.path(step), reason)

@@ -1,8 +1,12 @@
-"""Reading the checkpoints of a run; `checkpoint_files` tells what they are."""
+"""Reading the checkpoints of a run: listing, verifying, restoring, warm start.
+
+`layout` describes their files.
+"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 import contextlib
 import logging
+import os
 import pathlib
 from typing import Any
 
@@ -11,41 +15,27 @@ import jax
 import orbax.checkpoint as ocp
 
 from hypergrid_jax import trees
-from hypergrid_jax.checkpoints import manifest
-from hypergrid_jax.checkpoints.layout import CheckpointFiles
+from hypergrid_jax.checkpoints import layout
+from hypergrid_jax.checkpoints.layout import PARAMS, TRAINING, item_of
 from hypergrid_jax.errors import UserError, closest
+from hypergrid_jax.model import Model
 from hypergrid_jax.parallel import agreement, processes
+from hypergrid_jax.types import Params
 
 _LOG = logging.getLogger(__name__)
-_PARAMS = 'params'
-_TRAINING = 'training'
 _BEST = 'best'
 AVERAGE = 'average'
-# From a saved fingerprint to a line for everything that differs.
+# Maps a saved fingerprint to one line for each thing that differs.
 Differences = Callable[[Mapping[str, Any]], Sequence[str]]
-
-
-def _item(path: str) -> str:
-  return _PARAMS if path.split('/')[0] == _PARAMS else _TRAINING
-
-
-def to_items(leaves: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-  """Returns the Orbax items of a checkpoint as nested dicts."""
-  names = sorted({_item(path) for path in leaves})
-  return {
-    name: trees.unflatten(
-      {path: leaf for path, leaf in leaves.items() if _item(path) == name}
-    )
-    for name in names
-  }
 
 
 class CheckpointReader:
   """The checkpoints of one run directory; changes nothing on disk.
 
   Every process of a run calls every method, in the same order and with the same
-  arguments: process 0 looks at the files and tells the others, so that all go
-  on from the same checkpoint whatever each of them sees.
+  arguments: process 0 reads the directory and broadcasts what it sees, so that
+  all use the same checkpoint even where a shared disk shows them different
+  files.
 
   Attributes:
     directory: where the checkpoints are, `checkpoints` in the run directory.
@@ -57,17 +47,17 @@ class CheckpointReader:
     *,
     differences: Differences | None = None,
   ):
-    """Touches no file.
+    """Describes where the checkpoints are; touches no file.
 
     Args:
       directory: the run directory; it need not exist.
-      differences: returns a line for everything in which the fingerprint that a
-        checkpoint was saved with differs from this run's; such a checkpoint is
-        refused. None takes any.
+      differences: returns one line for each way in which a saved fingerprint
+        differs from this run's; a checkpoint with any is refused. None accepts
+        every checkpoint.
     """
     self.directory = pathlib.Path(directory).absolute() / 'checkpoints'
     self._differences = differences
-    self._files = CheckpointFiles(self.directory)
+    self._files = layout.CheckpointFiles(self.directory)
 
   def steps(self) -> list[int]:
     """Returns the steps of all finished checkpoints, ascending."""
@@ -78,20 +68,20 @@ class CheckpointReader:
     return max(self.steps(), default=None)
 
   def best(self, name: str = AVERAGE) -> int | None:
-    """Returns the step that `mark_best` found best, if it is still there."""
+    """Returns the step with the best score of that name, if it still exists."""
     return self.all_best().get(name)
 
   def all_best(self) -> dict[str, int]:
-    """Returns the best step of everything that `mark_best` was told of."""
+    """Returns the best step by the name of its score; see `mark_best`."""
 
-    def look() -> dict[str, int]:
+    def read() -> dict[str, int]:
       steps, best = self._files.steps(), self._files.best()
       return {name: s for name, (s, _) in best.items() if s in steps}
 
-    return agreement.of_first(look)
+    return agreement.of_first(read)
 
   def meta(self, step: int | None = None) -> dict[str, Any] | None:
-    """Returns what was saved beside the state, reading nothing else.
+    """Returns the JSON saved beside the state, without reading the state.
 
     Args:
       step: which checkpoint; None for the newest whose manifest is undamaged.
@@ -101,7 +91,7 @@ class CheckpointReader:
       is no such checkpoint.
     """
 
-    def look() -> dict[str, Any] | None:
+    def read() -> dict[str, Any] | None:
       steps = self._files.steps()[::-1] if step is None else [step]
       for candidate in steps:
         try:
@@ -110,7 +100,7 @@ class CheckpointReader:
           continue
       return None
 
-    return agreement.of_first(look)
+    return agreement.of_first(read)
 
   def saved_params(self, step: int | None = None) -> frozenset[str]:
     """Returns the paths of the parameters in a checkpoint.
@@ -125,9 +115,9 @@ class CheckpointReader:
     if body is None:
       raise UserError(f'There is no checkpoint in {self.directory}.')
     return frozenset(
-      path.removeprefix(f'{_PARAMS}/')
+      path.removeprefix(f'{PARAMS}/')
       for path in body['leaves']
-      if _item(path) == _PARAMS
+      if item_of(path) == PARAMS
     )
 
   def restore(
@@ -152,7 +142,7 @@ class CheckpointReader:
         the leaves of state and checkpoint differ (both sides are listed), or
         it belongs to another run.
     """
-    return self._restore(abstract_state, step, (_PARAMS, _TRAINING))
+    return self._restore(abstract_state, step, (PARAMS, TRAINING))
 
   def restore_params(
     self, abstract_params: Any, step: int | None = None
@@ -172,31 +162,31 @@ class CheckpointReader:
     Raises:
       UserError: see `restore`.
     """
-    found = self._restore({_PARAMS: abstract_params}, step, (_PARAMS,))
-    return None if found is None else (found[0][_PARAMS], found[1])
+    restored = self._restore({PARAMS: abstract_params}, step, (PARAMS,))
+    return None if restored is None else (restored[0][PARAMS], restored[1])
 
   def _examine(self, step: int) -> tuple[str | None, dict[str, Any]]:
-    """Has every process read its share of a checkpoint's files.
+    """Verifies a checkpoint; every process reads some of its files.
 
     Returns:
-      What is wrong, or None; and the manifest's body.
+      The first fault, or None; and the manifest's body.
     """
 
-    def look():
+    def read():
       try:
         body, files = self._files.read(step)
       except ValueError as error:
         return str(error), {}, {}
       return None, body, files
 
-    problem, body, files = agreement.of_first(look)
+    problem, body, files = agreement.of_first(read)
     if problem is not None:
       return problem, body
     index, count = processes.index(), processes.count()
     largest_first = sorted(files, key=lambda name: -files[name][0])
-    share = {name: files[name] for name in largest_first[index::count]}
+    own_files = {name: files[name] for name in largest_first[index::count]}
     problems = agreement.of_all(
-      lambda: manifest.problem(self._files.path(step), share)
+      lambda: layout.problem(self._files.path(step), own_files)
     )
     return next((p for p in problems if p is not None), None), body
 
@@ -246,8 +236,8 @@ class CheckpointReader:
       return None
     meta = body['meta']
     path = self._files.path(meta['step'])
-    if _TRAINING in names and not any(
-      _item(leaf) == _TRAINING for leaf in body['leaves']
+    if TRAINING in names and not any(
+      item_of(leaf) == TRAINING for leaf in body['leaves']
     ):
       raise UserError(
         f'Checkpoint {path} holds parameters alone, without the state of an'
@@ -258,22 +248,22 @@ class CheckpointReader:
     self._check_fingerprint(path, meta['fingerprint'])
     _check_leaves(
       path,
-      {k: v for k, v in body['leaves'].items() if _item(k) in names},
+      {k: v for k, v in body['leaves'].items() if item_of(k) in names},
       trees.layout(leaves),
-      rounding=_TRAINING not in names,
+      rounding=TRAINING not in names,
     )
-    found: dict[str, Any] = {}
+    restored: dict[str, Any] = {}
 
     def read() -> None:
       with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
-        for name, tree in to_items(leaves).items():
+        for name, tree in layout.to_items(leaves).items():
           args = ocp.args.StandardRestore(tree)
-          restored = handler.restore(epath.Path(path / name), args=args)
-          found.update(trees.flatten(restored))
+          item = handler.restore(epath.Path(path / name), args=args)
+          restored.update(trees.flatten(item))
 
     agreement.of_all(read)
     state = jax.tree.unflatten(
-      jax.tree.structure(abstract), [found[path] for path in leaves]
+      jax.tree.structure(abstract), [restored[path] for path in leaves]
     )
     return state, meta
 
@@ -291,19 +281,19 @@ class CheckpointReader:
 def _check_leaves(
   path: pathlib.Path,
   saved: Mapping[str, Any],
-  wanted: Mapping[str, Any],
+  expected: Mapping[str, Any],
   *,
   rounding: bool,
 ) -> None:
-  """Compares two layouts; `rounding` lets float32 become bfloat16."""
+  """Compares two `trees.layout`s; `rounding` lets float32 become bfloat16."""
   if rounding:
     saved = {
       name: ['bfloat16', shape]
-      if dtype == 'float32' and wanted.get(name, [''])[0] == 'bfloat16'
+      if dtype == 'float32' and expected.get(name, [''])[0] == 'bfloat16'
       else [dtype, shape]
       for name, (dtype, shape) in saved.items()
     }
-  differences = trees.differences(saved, wanted)
+  differences = trees.differences(saved, expected)
   if differences:
     raise UserError(
       f'Checkpoint {path} holds another model or optimiser.\n'
@@ -313,13 +303,13 @@ def _check_leaves(
 
 
 def named_steps(checkpoints: CheckpointReader, step: int | str) -> list[int]:
-  """Returns the steps that a person names.
+  """Returns the steps that a user names on the command line.
 
   Args:
-    checkpoints: of a run.
-    step: a number; 'all'; 'best', by the average, which is the newest while
-      none is marked; or 'best:NAME', by what `mark_best` was told under that
-      name, such as a task's.
+    checkpoints: the run's.
+    step: a number; 'all'; 'best', by the average score, which is the newest
+      while none is marked; or 'best:NAME', by the score of that name, such as a
+      task's.
 
   Raises:
     UserError: there is no such checkpoint.
@@ -351,3 +341,34 @@ def named_steps(checkpoints: CheckpointReader, step: int | str) -> list[int]:
       f' {steps}.'
     )
   return [int(step)]
+
+
+def load_params(
+  directory: str | os.PathLike[str],
+  model: Model,
+  fresh: Params,
+) -> tuple[Params, list[str]]:
+  """Starts a run from the parameters of another one.
+
+  Only what the method adds to T5 may be missing, so that a plain T5 goes into
+  any method; everything else must be there, and nothing else.
+
+  Args:
+    directory: the other run's; its newest whole checkpoint is read.
+    model: the architecture.
+    fresh: all of its parameters, with the shardings to restore onto.
+
+  Returns:
+    The parameters, and the paths of those that were taken from `fresh`.
+
+  Raises:
+    UserError: there is no whole checkpoint, or it has other parameters; both
+      sides are listed.
+  """
+  reader = CheckpointReader(directory)
+  missing = model.added - reader.saved_params()
+  leaves = trees.flatten(fresh)
+  present = {p: leaf for p, leaf in leaves.items() if p not in missing}
+  restored, _ = reader.restore_params(trees.unflatten(present))
+  merged = {**leaves, **trees.flatten(restored)}
+  return trees.unflatten(merged), sorted(missing)

@@ -1,6 +1,6 @@
 """Writing parameters that are never in memory all at once.
 
-The files are those of `checkpoint_reader`, without a training state.
+Their checkpoint is like any other, without a training state.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,19 +16,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from hypergrid_jax import trees
-from hypergrid_jax.checkpoints import layout, manifest
-
-_PARAMS = 'params'
+from hypergrid_jax.checkpoints import layout
 
 
 @dataclasses.dataclass(frozen=True)
 class Deferred:
-  """An array that is made when it is its turn to be written.
+  """An array that is made just before it is written.
 
   Attributes:
-    shape: of the array.
-    dtype: of the array.
-    load: makes it.
+    shape: the array's shape.
+    dtype: the array's dtype.
+    load: returns the array.
   """
 
   shape: tuple[int, ...]
@@ -37,12 +35,12 @@ class Deferred:
 
   @property
   def nbytes(self) -> int:
-    """Bytes of the array."""
+    """The size of the array in bytes."""
     return math.prod(self.shape) * self.dtype.itemsize
 
 
 def of_array(value: Any) -> Deferred:
-  """An array that is there already."""
+  """Returns an array that is in memory already as a `Deferred`."""
   dtype = np.dtype(value.dtype)
   return Deferred(tuple(value.shape), dtype, lambda: np.asarray(value))
 
@@ -63,10 +61,10 @@ class _OneByOne(ocp.type_handlers.NumpyHandler):
     infos: Sequence[ocp.type_handlers.ParamInfo],
     args: Sequence[ocp.SaveArgs] | None = None,
   ) -> list[Any]:
-    """Returns when everything is on the disk."""
+    """Writes all arrays before it returns."""
     args = args or [ocp.SaveArgs()] * len(values)
-    together = zip(values, infos, args, strict=True)
-    for value, info, arg in sorted(together, key=lambda v: -v[0].nbytes):
+    arrays = zip(values, infos, args, strict=True)
+    for value, info, arg in sorted(arrays, key=lambda a: -a[0].nbytes):
       for saved in await super().serialize([value.load()], [info], [arg]):
         saved.result()
       self._written(value)
@@ -87,10 +85,10 @@ def write_params(
 
   Args:
     directory: the run directory; it has no checkpoint yet.
-    leaves: by path, see `tree_paths`.
-    meta: JSON, to be kept beside them.
+    leaves: arrays by path, see `trees`.
+    meta: JSON to save beside them.
     step: the checkpoint's number.
-    written: called after every leaf.
+    written: callback after every leaf.
 
   Raises:
     UserError: the disk has no room for it.
@@ -100,11 +98,11 @@ def write_params(
     (Deferred, _OneByOne(written)),
   )
   handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-  tree = {_PARAMS: trees.unflatten(leaves)}
+  tree = {layout.PARAMS: trees.unflatten(leaves)}
   files = layout.CheckpointFiles(directory.absolute() / 'checkpoints')
   files.check_space(step, sum(leaf.nbytes for leaf in leaves.values()))
   path = files.path(step)
-  item = epath.Path(path / _PARAMS)
+  item = epath.Path(path / layout.PARAMS)
   item.mkdir(parents=True)
   with contextlib.closing(handler):
     handler.save(item, args=ocp.args.PyTreeSave(tree))
@@ -113,4 +111,4 @@ def write_params(
     'leaves': trees.layout(trees.flatten(tree)),
     'meta': {**meta, 'fingerprint': {}, 'step': step},
   }
-  manifest.write(path, body)
+  layout.write_manifest(path, body)

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from hypergrid_jax import errors
-from hypergrid_jax.checkpoints import manifest, reader
+from hypergrid_jax.checkpoints import layout, reader
 from hypergrid_jax.evaluation import predictor
 from hypergrid_jax.prediction import requests
 from hypergrid_jax.prediction.requests import Row
@@ -239,7 +239,7 @@ def _formatted(
 def _fingerprint(run: setup.Run, directory: pathlib.Path, step: int) -> str:
   """Hashes what predictions follow from: parameters, lengths, task files."""
   digest = hashlib.sha256()
-  paths = [directory / str(step) / manifest.NAME]
+  paths = [directory / str(step) / layout.MANIFEST]
   paths += [pathlib.Path(name) for name in run.data.task_files]
   for path in paths:
     digest.update(path.read_bytes() if path.is_file() else bytes(path))

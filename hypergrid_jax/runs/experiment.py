@@ -21,7 +21,7 @@ from hypergrid_jax.runs import compiled_step
 from hypergrid_jax.runs import summary
 from hypergrid_jax.runs import log as log_lib
 from hypergrid_jax.config import registry
-from hypergrid_jax.checkpoints import reader, schedule, warm_start, writer
+from hypergrid_jax.checkpoints import reader, writer
 from hypergrid_jax.data import prefetching
 from hypergrid_jax.evaluation import evaluate as evaluate_lib
 from hypergrid_jax.evaluation import metrics, results, tables
@@ -186,7 +186,7 @@ def evaluate(
 
 def _start_state(setup, checkpoints, console):
   """The newest whole checkpoint and what is beside it, or a fresh state."""
-  restored = checkpoints.restore(setup.state)
+  restored = checkpoints.reader.restore(setup.state)
   if restored is not None:
     state, meta = restored
     console_lib.say(console, f'Going on from the checkpoint of step {int(state.step)}.')
@@ -198,7 +198,7 @@ def _start_state(setup, checkpoints, console):
   initial = setup.run.train.initial_checkpoint
   if initial is None:
     return state, {}
-  params, fresh = warm_start.load_params(initial, setup.model, state.params)
+  params, fresh = reader.load_params(initial, setup.model, state.params)
   console_lib.say(console, f'Starting from the parameters of {initial}; new are {len(fresh)}:'
     f' {", ".join(fresh) or "none"}.')
   return dataclasses.replace(state, params=params), {}
@@ -250,7 +250,7 @@ def _train_and_evaluate(
     meter = log_lib.InputMeter(
       batches, share=rows.share, trained=loader.trained_fraction
     )
-    times = schedule.CheckpointTimes(
+    times = writer.CheckpointTimes(
       done, steps=config.checkpoint_period, minutes=config.checkpoint_minutes
     )
     for event in loop.train(

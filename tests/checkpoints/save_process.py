@@ -15,6 +15,7 @@ import time
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
 from hypergrid_jax.checkpoints import writer
 from hypergrid_jax.checkpoints.layout import CheckpointFiles
@@ -108,11 +109,14 @@ def break_writing(process):
   if process != jax.process_index():
     return
 
-  def fail(self, step, items, writes):
-    Checkpointer._write = write
+  handler = ocp.StandardCheckpointHandler
+  async_save = handler.async_save
+
+  async def fail(*_, **__):
+    handler.async_save = async_save
     raise PermissionError(errno.EACCES, 'Permission denied')
 
-  write, Checkpointer._write = Checkpointer._write, fail
+  handler.async_save = fail
 
 
 def delay(process, seconds):
@@ -124,7 +128,7 @@ def delay(process, seconds):
   def late(self, *args):
     Checkpointer._await = wait_for
     time.sleep(seconds)
-    wait_for(self, *args)
+    return wait_for(self, *args)
 
   Checkpointer._await = late
 

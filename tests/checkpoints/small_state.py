@@ -83,7 +83,3 @@ def flip_a_bit(path):
   content = bytearray(path.read_bytes())
   content[len(content) // 2] ^= 4
   path.write_bytes(content)
-
-
-def truncate(path):
-  path.write_bytes(path.read_bytes()[:-1])

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from hypergrid_jax.checkpoints import manifest
+from hypergrid_jax.checkpoints import layout
 from hypergrid_jax.checkpoints.reader import CheckpointReader, named_steps
 from hypergrid_jax.checkpoints.writer import Checkpointer
 from hypergrid_jax.errors import UserError
@@ -132,7 +132,7 @@ def test_no_file_is_damaged_unnoticed(run):
     ):
       with pytest.raises(UserError, match='2 cannot be used') as caught:
         read(target, 2)
-      never_finished = path.name == manifest.NAME and name == 'deleted'
+      never_finished = path.name == layout.MANIFEST and name == 'deleted'
       named = path.name in str(caught.value)
       assert named is not never_finished, (path, name)
   run.assert_reads(2)
@@ -205,23 +205,23 @@ def test_a_damaged_list_of_the_best_names_none(run, tmp_path, caplog):
   _, directory = copy_of(run, tmp_path)
   checkpoints = Checkpointer(tmp_path / 'run', keep=2)
   assert checkpoints.mark_best(1, 21.5)
-  assert named_steps(checkpoints, 'best') == [1]
+  assert named_steps(checkpoints.reader, 'best') == [1]
   path = directory / 'best.json'
   content = path.read_bytes()
   for place in range(len(content)):
     flipped = bytearray(content)
     flipped[place] ^= 1 << (place % 8)
     path.write_bytes(flipped)
-    assert checkpoints.best() is None, place
+    assert checkpoints.reader.best() is None, place
   for bad in (b'', content[:-1], content[: len(content) // 2]):
     path.write_bytes(bad)
     caplog.clear()
-    assert named_steps(checkpoints, 'best') == [2]
+    assert named_steps(checkpoints.reader, 'best') == [2]
     assert 'best.json is damaged' in caplog.text
     with pytest.raises(UserError, match='best of nothing'):
-      named_steps(checkpoints, 'best:glue_rte')
+      named_steps(checkpoints.reader, 'best:glue_rte')
   assert checkpoints.mark_best(1, 20.0)
-  assert named_steps(checkpoints, 'best') == [1]
+  assert named_steps(checkpoints.reader, 'best') == [1]
   path.unlink()
-  assert named_steps(checkpoints, 'best') == [2]
+  assert named_steps(checkpoints.reader, 'best') == [2]
   checkpoints.close()

@@ -84,7 +84,7 @@ def test_what_one_process_saved_many_read_and_back(two, tmp_path):
   assert two('restore', str(tmp_path), None, 4) == [3, True, []]
   assert two('save', str(tmp_path), 5) == [True]
   two('wait', str(tmp_path))
-  got, meta = alone.restore(abstract_of(make_state(5)))
+  got, meta = alone.reader.restore(abstract_of(make_state(5)))
   assert_same_bits(got, make_state(5))
   assert (meta['step'], meta['seen']) == (5, 5)
   four = Cluster(processes=4, devices=2)
@@ -160,7 +160,8 @@ def test_a_disk_that_is_full_for_one_process_stops_all(two, tmp_path, process):
 def test_a_write_that_cannot_begin_stops_all(two, tmp_path):
   run = str(tmp_path)
   two('break_writing', 1)
-  first, second = two.answers('save', run, 1)
+  two('save', run, 1)
+  first, second = two.answers('wait', run)
   assert second['kind'] == 'PermissionError'
   assert first['kind'] == 'OtherProcessError'
   assert first['error'].startswith('Process 1: PermissionError: ')

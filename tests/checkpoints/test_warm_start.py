@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax import trees
-from hypergrid_jax.checkpoints import warm_start, writer
+from hypergrid_jax.checkpoints import reader, writer
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import Model
@@ -51,7 +51,7 @@ def test_a_plain_t5_goes_into_hypergrid(tmp_path):
   plain = bits(save(tmp_path, make(), seed=1))
   model = make(GATED)
   fresh = model.init(jax.random.key(2))
-  params, new = warm_start.load_params(tmp_path, model, fresh)
+  params, new = reader.load_params(tmp_path, model, fresh)
   assert new == sorted(model.added)
   loaded, fresh = bits(params), bits(fresh)
   assert set(loaded) == set(plain) | model.added
@@ -63,7 +63,7 @@ def test_a_plain_t5_goes_into_hypergrid(tmp_path):
 def test_the_same_method_is_taken_whole(tmp_path):
   saved = bits(save(tmp_path, make(GATED), seed=1))
   model = make(GATED)
-  params, new = warm_start.load_params(
+  params, new = reader.load_params(
     tmp_path, model, model.init(jax.random.key(2))
   )
   assert new == []
@@ -82,10 +82,10 @@ def test_the_same_method_is_taken_whole(tmp_path):
 def test_anything_else_is_refused_by_name(tmp_path, saved, model, named):
   save(tmp_path, saved, seed=1)
   with pytest.raises(UserError, match=named):
-    warm_start.load_params(tmp_path, model, model.init(jax.random.key(2)))
+    reader.load_params(tmp_path, model, model.init(jax.random.key(2)))
 
 
 def test_no_checkpoint(tmp_path):
   model = make()
   with pytest.raises(UserError, match='no checkpoint'):
-    warm_start.load_params(tmp_path, model, model.init(jax.random.key(2)))
+    reader.load_params(tmp_path, model, model.init(jax.random.key(2)))

@@ -1,5 +1,6 @@
 """A save is whole or absent, whatever happens during it."""
 
+import logging
 import pathlib
 import shutil
 import signal
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypergrid_jax.checkpoints import layout, manifest
+from hypergrid_jax.checkpoints import layout
 from hypergrid_jax.checkpoints.reader import CheckpointReader
 from hypergrid_jax.checkpoints.writer import Checkpointer
 from hypergrid_jax.errors import UserError
@@ -43,7 +44,7 @@ def test_the_state_may_be_donated_while_it_is_being_written(checkpointer):
   for _ in range(5):
     current = advance(current)
   checkpointer.wait()
-  got, _ = checkpointer.restore(abstract_of(make_state(2)))
+  got, _ = checkpointer.reader.restore(abstract_of(make_state(2)))
   assert_same_bits(got, make_state(2))
 
 
@@ -57,22 +58,22 @@ def test_keeps_the_last_ones_and_the_best_of_every_kind(checkpointer):
       assert checkpointer.mark_best(step, 0.5, name='glue_rte')
   checkpointer.wait()
   assert marks == {1: True, 2: True, 3: False, 4: False, 5: False}
-  assert checkpointer.steps() == [1, 2, 4, 5]
+  assert checkpointer.reader.steps() == [1, 2, 4, 5]
   reader = CheckpointReader(checkpointer.directory.parent)
   assert (reader.best(), reader.best('glue_rte'), reader.latest()) == (2, 1, 5)
   assert checkpointer.mark_best(4, 6.0)
-  assert checkpointer.steps() == [1, 4, 5]
+  assert checkpointer.reader.steps() == [1, 4, 5]
   assert checkpointer.mark_best(5, 0.7, name='glue_rte')
-  assert checkpointer.steps() == [4, 5]
+  assert checkpointer.reader.steps() == [4, 5]
 
 
 def test_a_best_score_counts_only_while_its_checkpoint_is_there(checkpointer):
   save(checkpointer, 1, 2)
   assert checkpointer.mark_best(1, 9.0)
   shutil.rmtree(directory_of(checkpointer, 1))
-  assert checkpointer.best() is None
+  assert checkpointer.reader.best() is None
   assert checkpointer.mark_best(2, 3.0)
-  assert checkpointer.best() == 2
+  assert checkpointer.reader.best() == 2
 
 
 def test_only_a_saved_step_can_be_best(checkpointer):
@@ -85,7 +86,7 @@ def test_deleting_begins_with_the_manifest(checkpointer, monkeypatch):
   delete = shutil.rmtree
 
   def rmtree(path):
-    whole.append(manifest.is_finished(path))
+    whole.append(layout.is_finished(path))
     delete(path)
 
   monkeypatch.setattr(layout.shutil, 'rmtree', rmtree)
@@ -101,7 +102,7 @@ def test_at_least_one_checkpoint_must_be_kept(tmp_path):
 def test_a_saved_step_is_left_as_it_is(checkpointer):
   save(checkpointer, 5)
   assert not checkpointer.save(5, make_state(6), {})
-  got, meta = checkpointer.restore(abstract_of(make_state(5)))
+  got, meta = checkpointer.reader.restore(abstract_of(make_state(5)))
   assert_same_bits(got, make_state(5))
   assert meta['seen'] == 50
 
@@ -110,7 +111,7 @@ def test_a_damaged_step_is_written_again_when_it_is_reached(checkpointer):
   save(checkpointer, 1, 3)
   flip_a_bit(largest_file(directory_of(checkpointer, 3)))
   save(checkpointer, 2, 3)
-  got, meta = checkpointer.restore(abstract_of(make_state(3)))
+  got, meta = checkpointer.reader.restore(abstract_of(make_state(3)))
   assert_same_bits(got, make_state(3))
   assert meta['step'] == 3
 
@@ -120,7 +121,7 @@ def test_a_later_damaged_step_does_not_push_out_good_ones(tmp_path):
   save(only, 5)
   flip_a_bit(largest_file(directory_of(only, 5)))
   save(only, 2)
-  got, _ = only.restore(abstract_of(make_state(2)))
+  got, _ = only.reader.restore(abstract_of(make_state(2)))
   assert_same_bits(got, make_state(2))
   only.close()
 
@@ -129,10 +130,10 @@ def test_a_first_save_that_never_finished_is_no_checkpoint(
   checkpointer, caplog
 ):
   save(checkpointer, 1)
-  (directory_of(checkpointer, 1) / manifest.NAME).unlink()
-  assert checkpointer.restore(abstract_of(make_state(1))) is None
+  (directory_of(checkpointer, 1) / layout.MANIFEST).unlink()
+  assert checkpointer.reader.restore(abstract_of(make_state(1))) is None
   assert 'never finished' in caplog.text
-  assert checkpointer.steps() == []
+  assert checkpointer.reader.steps() == []
   leftover = directory_of(checkpointer, 3) / 'params'
   leftover.mkdir(parents=True)
   (leftover / 'part').write_bytes(b'abc')
@@ -161,7 +162,7 @@ def test_a_disk_too_small_is_noticed_before_writing(checkpointer, monkeypatch):
   assert [path.name for path in checkpointer.directory.iterdir()] == ['1']
   free_space(monkeypatch, size)
   save(checkpointer, 2)
-  assert checkpointer.steps() == [1, 2]
+  assert checkpointer.reader.steps() == [1, 2]
 
 
 def test_a_disk_too_small_for_the_first_checkpoint(tmp_path, monkeypatch):
@@ -218,7 +219,7 @@ def test_a_disk_that_fills_up_during_a_save(small_disk, monkeypatch, caplog):
   (small_disk / 'other').unlink()
   save_big(run, 3)
   for step in (1, 3):
-    got, _ = run.restore(abstract_of(big_state(step)), step=step)
+    got, _ = run.reader.restore(abstract_of(big_state(step)), step=step)
     assert_same_bits(got, big_state(step))
   run.close()
 
@@ -230,23 +231,23 @@ def test_other_failures_are_not_called_a_full_disk(checkpointer, monkeypatch):
     def fail(*_):
       raise PermissionError(13, 'Permission denied')
 
-    patched.setattr(manifest, 'write', fail)
+    patched.setattr(layout, 'write_manifest', fail)
     checkpointer.save(2, make_state(2), {})
     with pytest.raises(PermissionError):
       checkpointer.save(3, make_state(3), {})
-  assert checkpointer.steps() == [1]
+  assert checkpointer.reader.steps() == [1]
   save(checkpointer, 3)
-  assert checkpointer.steps() == [1, 3]
+  assert checkpointer.reader.steps() == [1, 3]
 
 
 KILLED = """
 import sys, jax, jax.numpy as jnp, numpy as np
 jax.config.update('jax_platforms', 'cpu')
-from hypergrid_jax.checkpoints import manifest
+from hypergrid_jax.checkpoints import layout
 from hypergrid_jax.checkpoints.writer import Checkpointer
 directory, where = sys.argv[1:]
 if where == 'before manifest':
-  write = manifest.write
+  write = layout.write_manifest
   def stall(path, body, files):
     if path.name == '3':
       sys.stdout.write('now\\n')
@@ -254,7 +255,7 @@ if where == 'before manifest':
       import time
       time.sleep(60)
     write(path, body, files)
-  manifest.write = stall
+  layout.write_manifest = stall
 run = Checkpointer(directory, keep=2)
 for step in (1, 2, 3):
   noise = np.random.default_rng(step).normal(size=(3, 1_000_000))
@@ -284,7 +285,7 @@ def test_a_kill_during_a_save_costs_only_that_save(tmp_path, where):
   target = abstract_of(
     {'step': jnp.int32(0), 'params': {'w': jnp.zeros((3, 10**6))}}
   )
-  got, meta = run.restore(target)
+  got, meta = run.reader.restore(target)
   step = meta['step']
   # While Orbax writes, the save may also just have made it.
   assert step in ({2} if where == 'before manifest' else {2, 3})
@@ -295,3 +296,9 @@ def test_a_kill_during_a_save_costs_only_that_save(tmp_path, where):
   run.wait()
   assert sorted(p.name for p in run.directory.iterdir()) == [str(step), '4']
   run.close()
+
+
+def test_nothing_stays_in_the_log_of_other_libraries(tmp_path):
+  before = list(logging.getLogger('absl').filters)
+  Checkpointer(tmp_path).close()
+  assert logging.getLogger('absl').filters == before

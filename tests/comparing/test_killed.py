@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from hypergrid_jax.checkpoints import manifest
+from hypergrid_jax.checkpoints import layout
 from tests.comparing import scored
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def test_a_killed_comparison_ends_with_the_table_of_a_straight_one(tmp_path):
   process = start(killed, tmp_path)
   checkpoint = killed / 'hypergrid' / 'seed0' / 'checkpoints' / '2'
   deadline = time.monotonic() + 300
-  while not manifest.is_finished(checkpoint):
+  while not layout.is_finished(checkpoint):
     assert process.poll() is None, process.stdout.read()
     assert time.monotonic() < deadline
     time.sleep(0.002)

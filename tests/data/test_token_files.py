@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from hypergrid_jax import files
 from hypergrid_jax.data import token_files
 
 EXAMPLES = [
@@ -110,13 +111,13 @@ def test_no_directory_is_not_damage(tmp_path):
 @pytest.fixture
 def reads(monkeypatch):
   """Lists the files whose CRC-32 is computed; no file is too fresh."""
-  names, real = [], token_files._checksum
+  names, real = [], files.crc32
 
   def checksum(path):
     names.append(path.name)
     return real(path)
 
-  monkeypatch.setattr(token_files, '_checksum', checksum)
+  monkeypatch.setattr(files, 'crc32', checksum)
   monkeypatch.setattr(token_files, '_SETTLED_NS', -(10**12))
   return names
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from hypergrid_jax import trees
-from hypergrid_jax.checkpoints import manifest
+from hypergrid_jax.checkpoints import layout
 from hypergrid_jax.checkpoints.reader import CheckpointReader
 from tests.runs.test_experiment import bindings_of
 
@@ -73,7 +73,7 @@ def checkpoints_of(directory):
     paths = [p for p in (directory / 'checkpoints').iterdir() if p.is_dir()]
   except FileNotFoundError:
     return [], []
-  finished = {int(p.name) for p in paths if manifest.is_finished(p)}
+  finished = {int(p.name) for p in paths if layout.is_finished(p)}
   return sorted(finished), sorted({int(p.name) for p in paths} - finished)
 
 
@@ -160,7 +160,7 @@ def logged(directory):
 
 def arrays(directory, step):
   """All arrays of a checkpoint by path: parameters and the optimiser's."""
-  found = manifest.read_body(directory / 'checkpoints' / str(step))['leaves']
+  found = layout.read_manifest(directory / 'checkpoints' / str(step))[0]['leaves']
   device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   target = {
     path: jax.ShapeDtypeStruct(shape, dtype, sharding=device)

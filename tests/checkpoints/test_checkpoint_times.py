@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from hypergrid_jax.checkpoints.schedule import CheckpointTimes
+from hypergrid_jax.checkpoints.writer import CheckpointTimes
 
 
 class Clock:
