@@ -63,15 +63,7 @@ class CheckpointReader:
     """Returns the steps of all finished checkpoints, ascending."""
     return agreement.of_first(self._files.steps)
 
-  def latest(self) -> int | None:
-    """Returns the step of the newest finished checkpoint."""
-    return max(self.steps(), default=None)
-
-  def best(self, name: str = AVERAGE) -> int | None:
-    """Returns the step with the best score of that name, if it still exists."""
-    return self.all_best().get(name)
-
-  def all_best(self) -> dict[str, int]:
+  def best(self) -> dict[str, int]:
     """Returns the best step by the name of its score; see `mark_best`."""
 
     def read() -> dict[str, int]:
@@ -325,7 +317,7 @@ def named_steps(checkpoints: CheckpointReader, step: int | str) -> list[int]:
     return steps
   kind, colon, name = str(step).partition(':')
   if kind == _BEST:
-    best = checkpoints.all_best()
+    best = checkpoints.best()
     if not colon:
       return [best.get(AVERAGE, steps[-1])]
     if name not in best:

@@ -55,7 +55,7 @@ def mark_best(directory, step, value, name):
 
 def look(directory):
   reader = CheckpointReader(directory)
-  return [reader.steps(), reader.all_best(), reader.meta()]
+  return [reader.steps(), reader.best(), reader.meta()]
 
 
 def saved_params(directory):

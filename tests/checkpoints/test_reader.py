@@ -66,7 +66,7 @@ def test_without_checkpoints_there_is_nothing_and_nothing_is_made(tmp_path):
   reader = CheckpointReader(tmp_path / 'run')
   assert reader.restore(abstract_of(make_state(1))) is None
   assert reader.restore_params(abstract_of(make_state(1).params)) is None
-  assert (reader.steps(), reader.latest(), reader.best()) == ([], None, None)
+  assert (reader.steps(), reader.best()) == ([], {})
   assert reader.meta() is None
   assert not (tmp_path / 'run').exists()
 

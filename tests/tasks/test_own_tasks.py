@@ -96,7 +96,7 @@ def test_own_tasks_are_in_the_averages_and_choose_the_best(finished):
   written = json.loads((folder / 'run' / 'eval' / '3.json').read_text())
   assert written['groups_per_average']['all'] == 3
   reader = reader_lib.CheckpointReader(folder / 'run')
-  assert reader.best() == 3
+  assert reader.best()[reader_lib.AVERAGE] == 3
 
 
 def test_predictions_have_ids_and_targets(finished):
