@@ -86,7 +86,7 @@ class Exchange:
     if index == 0:
       reports = [report, *self._collect(speakers)]
       self._tell('answer', reports)
-      processes.forget(f'{self._topic}/reports')
+      processes.delete(f'{self._topic}/reports')
     else:
       if index < speakers:
         self._tell(f'reports/{index}', report)
@@ -109,11 +109,11 @@ class Exchange:
     ]
 
   def _tell(self, name: str, content: Any) -> None:
-    processes.tell(f'{self._topic}/{name}', json.dumps(content))
+    processes.publish(f'{self._topic}/{name}', json.dumps(content))
 
   def _hear(self, name: str, timeout_seconds: float) -> Any:
     """Returns what was told, or None when nothing was told in time."""
-    text = processes.heard(
+    text = processes.wait_for(
       f'{self._topic}/{name}', timeout_seconds=timeout_seconds
     )
     return None if text is None else json.loads(text)

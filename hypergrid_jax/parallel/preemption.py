@@ -57,7 +57,7 @@ class Preemption:
     return self._requested.is_set()
 
   def __enter__(self) -> Self:
-    processes.listen(_ASKED, lambda _: self._ask())
+    processes.subscribe(_ASKED, lambda _: self._ask())
     if threading.current_thread() is threading.main_thread():
       self._watching = True
       self._read, self._write = os.pipe()
@@ -127,7 +127,7 @@ class Preemption:
     if processes.count() == 1:
       return self._begun
     told = [
-      processes.heard(f'{_STEP}/{number}', timeout_seconds=_AGREE_SECONDS)
+      processes.wait_for(f'{_STEP}/{number}', timeout_seconds=_AGREE_SECONDS)
       for number in range(processes.count())
     ]
     if None in told or _LEAVING in told:
@@ -139,7 +139,7 @@ class Preemption:
   def _watch(self):
     while numbers := os.read(self._read, 64):
       if signal.SIGTERM in numbers:
-        processes.tell(_ASKED, 'yes')
+        processes.publish(_ASKED, 'yes')
         self._ask()
 
   def _ask(self):
@@ -148,7 +148,7 @@ class Preemption:
         return
       self._requested.set()
       answer = _LEAVING if self._unattended else str(self._begun)
-      processes.tell(f'{_STEP}/{processes.index()}', answer)
+      processes.publish(f'{_STEP}/{processes.index()}', answer)
       if self._unattended:
         # The main thread is inside a call that cannot be left.
         self._exit(self._unattended)
@@ -165,18 +165,18 @@ class Preemption:
         ' another process may be gone. The same command goes on from the last'
         ' checkpoint.\n'
       )
-      processes.leave(1)
+      processes.exit(1)
 
   def _leave(self, what: str):
     if processes.count() == 1:
       raise Preempted(what)
-    processes.tell(f'{_STEP}/{processes.index()}', _LEAVING)
+    processes.publish(f'{_STEP}/{processes.index()}', _LEAVING)
     self._exit(what)
 
   def _exit(self, what: str):
     if processes.is_first():
       sys.stdout.write(f'{message(what)}\n')
-    processes.leave(0)
+    processes.exit(0)
 
 
 def message(what: str) -> str:

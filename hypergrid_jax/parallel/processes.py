@@ -1,8 +1,8 @@
-"""The processes of a run, connected: who speaks, and what all must agree on.
+"""The processes of a run, and the messages between them.
 
 Devices agree by themselves, in the collective operations of a step. What the
-processes decide from files, clocks and signals they agree on here, through the
-key-value store of JAX's coordination service, which process 0 keeps.
+processes decide from files, clocks and signals they agree on through the
+key-value store of JAX's coordination service, which runs in process 0.
 
 With one process all of this does nothing.
 """
@@ -24,32 +24,32 @@ from jax._src import distributed  # the store has no public name
 from hypergrid_jax.errors import user_message
 from hypergrid_jax.parallel import roll_call
 
-# What only one process does may take long, such as tokenising a large mixture.
-_PATIENCE_SECONDS = 24 * 3600
-# How long process 0, who keeps the store, waits for the others to have read it.
-_FAREWELL_SECONDS = 5
-# Ctrl-C is not noticed while one lasts.
-_SLICE_SECONDS = 1.0
+# Work that only one process does may take long, such as tokenising.
+_BARRIER_SECONDS = 24 * 3600
+# How long process 0, which has the store, lets the others read before it ends.
+_EXIT_GRACE_SECONDS = 5
+# Waits are cut into pieces of this length, for Ctrl-C is not noticed in one.
+_POLL_SECONDS = 1.0
 _FAILED = 'failed'
-_NOTHING = ''
+_UNSUBSCRIBE = ''
 
 _numbers = itertools.count()
-_listeners: list[tuple[str, threading.Thread]] = []
-_last_word = threading.Lock()
+_subscriptions: list[tuple[str, threading.Thread]] = []
+_exit_lock = threading.Lock()
 
 
 def count() -> int:
-  """How many processes the run has."""
+  """Returns the number of processes of the run."""
   return distributed.global_state.num_processes
 
 
 def index() -> int:
-  """Number of this process, from 0."""
+  """Returns the rank of this process, from 0."""
   return distributed.global_state.process_id
 
 
 def is_first() -> bool:
-  """Whether this process is the one that writes files and speaks."""
+  """Returns whether this process is the one that writes files and prints."""
   return index() == 0
 
 
@@ -63,9 +63,9 @@ def connected(
   the others with the message that it failed.
 
   Args:
-    cluster: who this process is.
-    run: what is run, the same text in every process.
-    timeout_seconds: how long others may take to come.
+    cluster: the rank of this process, and where the others are.
+    run: a text that says what is run, the same in every process.
+    timeout_seconds: how long the others may take to start.
 
   Raises:
     UserError: processes are missing or run something else.
@@ -84,7 +84,7 @@ def connected(
     initialization_timeout=int(timeout_seconds),
     cluster_detection_method='deactivate',
   )
-  listen(_FAILED, _follow_failure)
+  subscribe(_FAILED, _follow_failure)
   try:
     yield
   except Exception as error:
@@ -93,35 +93,34 @@ def connected(
       message, code = f'{type(error).__name__}: {error}', 1
       sys.excepthook(*sys.exc_info())
     host = present[cluster.process_id]
-    tell(_FAILED, json.dumps([cluster.process_id, host, message, code]))
-    end(message, code)
-  _end_listening()
+    publish(_FAILED, json.dumps([cluster.process_id, host, message, code]))
+    exit_with(message, code)
+  _end_subscriptions()
   jax.distributed.shutdown()
 
 
 def _follow_failure(text: str) -> None:
   number, host, message, code = json.loads(text)
   if number != index():
-    end(f'process {number} on {host} failed: {message}', code)
+    exit_with(f'process {number} on {host} failed: {message}', code)
 
 
-def end(message: str, code: int) -> NoReturn:
+def exit_with(message: str, code: int) -> NoReturn:
   """Ends this process with one message.
 
-  Processes that make the same mistake hear of each other's while they tell
-  their own: the first message that a thread of this process brings is its only
-  one.
+  Processes that make the same mistake receive each other's failure while they
+  report their own: only the first message of this process is printed.
 
   Args:
     message: why it ends.
     code: the exit code.
   """
-  with _last_word:
+  with _exit_lock:
     sys.stderr.write(f'hypergrid: {message}\n')
-    leave(code)
+    exit(code)
 
 
-def leave(code: int) -> NoReturn:
+def exit(code: int) -> NoReturn:
   """Ends this process without waiting for the others' devices.
 
   Args:
@@ -130,7 +129,7 @@ def leave(code: int) -> NoReturn:
   sys.stdout.flush()
   sys.stderr.flush()
   if is_first() and count() > 1:
-    time.sleep(_FAREWELL_SECONDS)
+    time.sleep(_EXIT_GRACE_SECONDS)
   os._exit(code)
 
 
@@ -145,82 +144,84 @@ def first_before_others() -> Iterator[None]:
     return
   key = f'first_before_others/{next(_numbers)}'
   if not is_first():
-    _wait_for(key)
+    _get(key)
   yield
   if is_first():
-    tell(key, 'done')
+    publish(key, 'done')
 
 
-def together(topic: str) -> None:
-  """Waits until every process has come to this point."""
+def barrier(topic: str) -> None:
+  """Waits until every process has reached this point."""
   if count() > 1:
     distributed.global_state.client.wait_at_barrier(
-      f'hypergrid/{topic}/{next(_numbers)}', _PATIENCE_SECONDS * 1000
+      f'hypergrid/{topic}/{next(_numbers)}', _BARRIER_SECONDS * 1000
     )
 
 
-def tell(topic: str, text: str) -> None:
-  """Makes a text known under a topic; what was told before is replaced."""
+def publish(topic: str, text: str) -> None:
+  """Publishes a text under a topic, in place of an earlier one."""
   if count() > 1:
     distributed.global_state.client.key_value_set(
       f'hypergrid/{topic}', text, allow_overwrite=True
     )
 
 
-def heard(topic: str, *, timeout_seconds: float) -> str | None:
-  """Waits for what is told under a topic.
+def wait_for(topic: str, *, timeout_seconds: float) -> str | None:
+  """Waits until something is published under a topic.
 
   Args:
-    topic: any.
+    topic: the topic's name.
     timeout_seconds: how long to wait.
 
   Returns:
-    The text, or None when there was none in time.
+    The text, or None when nothing was published in time.
   """
   deadline = time.monotonic() + timeout_seconds
-  while (left := deadline - time.monotonic()) > 0:
+  while (remaining := deadline - time.monotonic()) > 0:
     try:
-      return _wait_for(topic, min(left, _SLICE_SECONDS))
+      return _get(topic, min(remaining, _POLL_SECONDS))
     except jax.errors.JaxRuntimeError as error:
       if 'DEADLINE_EXCEEDED' not in str(error):
         raise
   return None
 
 
-def forget(topic: str) -> None:
-  """Removes what was told under a topic and those below it, 'topic/...'."""
+def delete(topic: str) -> None:
+  """Deletes what is published under a topic and those below it, 'topic/...'."""
   if count() > 1:
     distributed.global_state.client.key_value_delete(f'hypergrid/{topic}')
 
 
-def _end_listening() -> None:
-  """Ends the threads that listen: Python must not end before they do."""
-  together('end')
-  for topic, thread in _listeners:
-    tell(topic, _NOTHING)
+def _end_subscriptions() -> None:
+  """Ends the threads of subscriptions: Python must not end before they do."""
+  barrier('end')
+  for topic, thread in _subscriptions:
+    publish(topic, _UNSUBSCRIBE)
     thread.join()
-  _listeners.clear()
+  _subscriptions.clear()
 
 
-def listen(topic: str, hear: Callable[[str], None]) -> None:
-  """Calls `hear` in a thread once any process tells something of a topic."""
+def subscribe(topic: str, callback: Callable[[str], None]) -> None:
+  """Calls back in a thread once any process publishes under a topic."""
   if count() == 1:
     return
 
   def wait():
     try:
-      text = _wait_for(topic)
+      text = _get(topic)
     except jax.errors.JaxRuntimeError:
-      return  # process 0, who keeps the store, is gone
-    if text != _NOTHING:
-      hear(text)
+      return  # process 0, which has the store, is gone
+    if text != _UNSUBSCRIBE:
+      callback(text)
 
-  thread = threading.Thread(target=wait, name=f'hears {topic}', daemon=True)
-  _listeners.append((topic, thread))
+  thread = threading.Thread(
+    target=wait, name=f'subscription to {topic}', daemon=True
+  )
+  _subscriptions.append((topic, thread))
   thread.start()
 
 
-def _wait_for(key: str, seconds: float = _PATIENCE_SECONDS) -> str:
+def _get(key: str, seconds: float = _BARRIER_SECONDS) -> str:
   return distributed.global_state.client.blocking_key_value_get(
     f'hypergrid/{key}', math.ceil(seconds * 1000)
   )

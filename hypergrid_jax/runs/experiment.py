@@ -227,7 +227,7 @@ def _train_and_evaluate(
       for task, scores in scored.scores.items():
         log.write_scalars(step, scores, prefix=f'eval/{task}/')
       log.write_scalars(step, scored.averages, prefix='eval/average/')
-      processes.together('evaluated')
+      processes.barrier('evaluated')
     return scored
 
   with contextlib.ExitStack() as stack:

@@ -211,9 +211,9 @@ def slowly(code):
   time.sleep(0.5)
   os._exit(code)
 
-processes.leave = slowly
-threading.Thread(target=processes.end, args=('the first', 2)).start()
-processes.end('the second', 3)
+processes.exit = slowly
+threading.Thread(target=processes.exit_with, args=('the first', 2)).start()
+processes.exit_with('the second', 3)
 """
   done = subprocess.run(
     [sys.executable, '-c', program], capture_output=True, text=True
