@@ -21,13 +21,13 @@ _LABEL_WIDTH, _COLUMN_WIDTH = 52, 17  # of a table on the screen
 
 @dataclasses.dataclass(frozen=True)
 class Parameters:
-  """Of one method; for single-task models, of all of them together.
+  """Parameters of one method; of single-task models, of all together.
 
   Attributes:
-    trained: in all.
-    added: what the method needs beyond one plain T5, in all.
-    tasks: among which both are divided.
-    plain: parameters of one plain T5.
+    trained: number of those that train.
+    added: number of those that the method needs beyond one plain T5.
+    tasks: number of tasks among which both are divided.
+    plain: number of parameters of one plain T5.
   """
 
   trained: int
@@ -37,16 +37,16 @@ class Parameters:
 
   @property
   def trained_per_task(self) -> float:
-    """An equal share of what trains."""
+    """Each task's equal share of what trains."""
     return self.trained / self.tasks
 
   @property
   def added_per_task(self) -> float:
-    """An equal share of what is added."""
+    """Each task's equal share of what is added."""
     return self.added / self.tasks
 
   def to_json(self) -> dict[str, float]:
-    """All numbers."""
+    """Returns all numbers by name."""
     return {
       'trained': self.trained,
       'trained_per_task': self.trained_per_task,
@@ -59,14 +59,14 @@ class Parameters:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-  """One method.
+  """One method's column of the table.
 
   Attributes:
-    scores: over the seeds.
-    parameters: see `Parameters`.
-    steps: of each model.
-    seeds: those that are in the scores.
-    time: of a step; None if it was not measured.
+    scores: statistics over the seeds, by line.
+    parameters: the method's numbers of parameters.
+    steps: number of steps of each model.
+    seeds: the seeds that are in the scores.
+    time: how long a step takes; None if it was not measured.
     failures: what happened to seeds that are not in the scores.
     changes: what its gin file sets beside the method itself.
   """
@@ -80,7 +80,7 @@ class Column:
   changes: tuple[str, ...] = ()
 
   def to_json(self) -> dict[str, Any]:
-    """Everything that is known of the method."""
+    """Returns all of the column as JSON."""
     return {
       'scores': [
         {**line._asdict(), **statistic.to_json()}
@@ -100,15 +100,15 @@ class Comparison:
   """The whole table.
 
   Attributes:
-    columns: name of a method -> its column.
-    facts: about how it was made, for the JSON file.
+    columns: each method's column by its name.
+    facts: how the table was made, for the JSON file.
   """
 
   columns: dict[str, Column]
   facts: dict[str, Any]
 
   def to_json(self) -> dict[str, Any]:
-    """The object of compare.json."""
+    """Returns the object of compare.json."""
     return {
       **self.facts,
       'methods': {
@@ -117,37 +117,38 @@ class Comparison:
     }
 
   def notes(self) -> list[str]:
-    """What has to be known to read the table."""
-    found = [
+    """Returns what one has to know to read the table."""
+    notes = [
       'Scores in percent: mean ± sample standard deviation over the seeds. Per'
       ' task: an equal share for each task.'
     ]
     if any(column.time for column in self.columns.values()):
-      found.append(
+      notes.append(
         'Time: median of pairs of steps, one of the method and one of the plain'
         ' T5, on the same batches; alone: the same work by itself.'
       )
     for name, column in self.columns.items():
       if column.changes:
-        found.append(f'{name} also sets {", ".join(column.changes)}.')
+        notes.append(f'{name} also sets {", ".join(column.changes)}.')
       for run, message in column.failures.items():
-        found.append(f'{name}, {run}, failed and is left out: {message}')
-    return found
+        notes.append(f'{name}, {run}, failed and is left out: {message}')
+    return notes
 
 
 def lines(comparison: Comparison) -> list[Line]:
-  """The lines that any method has, averages last."""
-  found: dict[Line, None] = {}
+  """Returns the lines that any method has, averages last."""
+  scored: dict[Line, None] = {}
   for column in comparison.columns.values():
-    found |= dict.fromkeys(column.scores)
+    scored |= dict.fromkeys(column.scores)
   order = {
-    task: i for i, task in enumerate(dict.fromkeys(x.task for x in found))
+    task: i
+    for i, task in enumerate(dict.fromkeys(line.task for line in scored))
   }
-  return sorted(found, key=lambda line: (line.average, order[line.task]))
+  return sorted(scored, key=lambda line: (line.average, order[line.task]))
 
 
 def cells(comparison: Comparison) -> Iterator[tuple[str, str, list[str]]]:
-  """The rows of the table: two labels, and a text for each method."""
+  """Yields the rows of the table: two labels, and a text for each method."""
   columns = list(comparison.columns.values())
   previous = None
   for line in lines(comparison):
@@ -166,7 +167,7 @@ def _label(line: Line) -> str:
 
 
 def _of_step(field: str, digits: int) -> Callable[[Column], str]:
-  """Writes one number of the step's time."""
+  """Returns a function that writes one number of a column's step time."""
 
   def text(column: Column) -> str:
     value = None if column.time is None else getattr(column.time, field)
@@ -176,8 +177,8 @@ def _of_step(field: str, digits: int) -> Callable[[Column], str]:
 
 
 def _share(column: Column) -> str:
-  found = column.parameters
-  return f'{100 * found.trained_per_task / found.plain:.2f}'
+  counts = column.parameters
+  return f'{100 * counts.trained_per_task / counts.plain:.2f}'
 
 
 _NUMBERS = (
@@ -196,7 +197,7 @@ _NUMBERS = (
 
 
 def markdown(comparison: Comparison) -> str:
-  """The table and its notes as Markdown, ending in a newline."""
+  """Returns the table and its notes as Markdown, ending in a newline."""
   header = ['task', 'metric', *comparison.columns]
   rows = [header, ['---', '---', *['---:'] * len(comparison.columns)]]
   for task, metric, texts in cells(comparison):
@@ -208,15 +209,15 @@ def markdown(comparison: Comparison) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-  """The table with means and deviations in columns of their own."""
+  """Returns the table as CSV, means and deviations in separate columns."""
   file = io.StringIO()
   writer = csv.writer(file, lineterminator='\n')
   names = [n for m in comparison.columns for n in (m, f'{m} deviation')]
   writer.writerow(['task', 'metric', *names])
   columns = comparison.columns.values()
   for line in lines(comparison):
-    found = [column.scores.get(line) for column in columns]
-    pairs = [(s.mean, s.deviation) if s else (None, None) for s in found]
+    scores = [column.scores.get(line) for column in columns]
+    pairs = [(s.mean, s.deviation) if s else (None, None) for s in scores]
     writer.writerow(
       [_label(line), line.metric, *(x for pair in pairs for x in pair)]
     )
@@ -234,9 +235,9 @@ def show(comparison: Comparison, *, console: Console) -> None:
   names = list(comparison.columns)
   room = max(1, (console.width - _LABEL_WIDTH) // _COLUMN_WIDTH)
   for first in range(0, len(names), room):
-    some = names[first : first + room]
-    part = Comparison({name: comparison.columns[name] for name in some}, {})
-    table = console_lib.table(('task', 'metric'), some)
+    shown = names[first : first + room]
+    part = Comparison({name: comparison.columns[name] for name in shown}, {})
+    table = console_lib.table(('task', 'metric'), shown)
     for task, metric, texts in cells(part):
       bold = 'bold' if task.startswith('average ') else None
       table.add_row(task, metric, *texts, style=bold)
@@ -258,7 +259,7 @@ def write(comparison: Comparison, directory: pathlib.Path) -> None:
 
 
 def common_average(columns: Sequence[Column]) -> Line | None:
-  """The average over the most groups that every method with scores has."""
+  """Returns the widest average that every method with scores has."""
   scored = [column for column in columns if column.scores]
   shared = [
     line

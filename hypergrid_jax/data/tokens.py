@@ -67,10 +67,10 @@ class TokenStore:
       inputs: tokens and offsets.
       targets: tokens and offsets.
       read_example: returns the other values of an example.
-      fingerprint: see the class.
-      counts: see the class.
-      directory: see the class.
-      maps: see the class.
+      fingerprint: differs between stores with different tokens.
+      counts: numbers of cut, unknown and all tokens.
+      directory: where the store lies on a disk.
+      maps: the memory maps of the store's files.
     """
     self.task = task
     self.split = split

@@ -90,7 +90,7 @@ def show(
     num: how many examples to print.
     lengths: tokens that inputs and targets are cut to.
     token_dir: where the tokens are kept; None to make them for this call.
-    console: where to.
+    console: the console to print on.
 
   Raises:
     UserError: there is no such task, source, vocabulary or split.
@@ -138,7 +138,7 @@ def check(
     num: how many examples of each split to print.
     lengths: tokens that inputs and targets are cut to.
     token_dir: where the tokens are kept; None to make them for this call.
-    console: where to.
+    console: the console to print on.
 
   Raises:
     UserError: something would break training: the task cannot be used, a row is

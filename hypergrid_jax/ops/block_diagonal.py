@@ -23,23 +23,23 @@ def attention_bias(
 
   Args:
     blocks: A, for each head or once for all.
-    gamma: of each row of the batch.
-    beta: likewise.
-    positions: of the tokens within their examples; query i and key j are of
-      the same row of the batch.
+    gamma: the scale less 1 of each row of the batch.
+    beta: the shift of each row of the batch.
+    positions: the tokens' positions within their examples; query i and key j
+      are in the same row of the batch.
     repeats: take row i mod w of A (P = w): a block for all windows alike.
 
   Returns:
     The bias of query i (third axis) and key j (fourth).
   """
   length, w = blocks.shape[1:]
-  window, place = positions // w, positions % w
-  row = place if repeats else jnp.minimum(positions, length - 1)
+  window, offset = positions // w, positions % w
+  row = offset if repeats else jnp.minimum(positions, length - 1)
   rows = jnp.moveaxis(blocks[:, row], 0, 1)
   rows = (1 + gamma[:, None, None, :]) * rows + beta[:, None, None, :]
   # Picking column j mod w by a product with ones and zeros is exact, and needs
   # no gather of L x L numbers, nor a scatter of them in the backward pass.
-  columns = jax.nn.one_hot(place, w, dtype=rows.dtype)
+  columns = jax.nn.one_hot(offset, w, dtype=rows.dtype)
   bias = jnp.einsum(
     'bhqw,bkw->bhqk', rows, columns, precision=jax.lax.Precision.HIGHEST
   )

@@ -17,12 +17,12 @@ def as_tuple(axes: MeshAxes) -> tuple[str, ...]:
 
 
 def as_entry(axes: tuple[str, ...]) -> MeshAxes:
-  """The same axes as a `PartitionSpec` has them."""
+  """Returns the axes as a `PartitionSpec` writes them."""
   return axes if len(axes) > 1 else axes[0] if axes else None
 
 
 def platform() -> str:
-  """Of the devices that are computed on, or compiled for."""
+  """Returns the platform of the devices computed on, or compiled for."""
   device = jax.sharding.get_abstract_mesh().abstract_device
   return jax.default_backend() if device is None else device.platform
 

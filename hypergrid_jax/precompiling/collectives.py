@@ -104,7 +104,7 @@ def _collective(use, mesh, slice_axis) -> Collective | None:
 
 
 def _bytes(use, opcode) -> int:
-  """Of the whole array: the larger of what goes in and what comes out."""
+  """Returns the bytes of the whole array: the larger of input and output."""
   read = sum(i.bytes for i in use.computation.operands(use.instruction))
   written = use.instruction.bytes
   if use.instruction.opcode.endswith('-start'):

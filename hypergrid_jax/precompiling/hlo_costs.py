@@ -11,7 +11,7 @@ import re
 from hypergrid_jax.precompiling import hlo_loops, hlo_text
 
 KERNEL = 'tpu_custom_call'
-# They name values; nothing is read or written.
+# Operations that only name values: they read and write nothing.
 _FREE = frozenset(
   {
     'after-all',
@@ -29,7 +29,7 @@ _FREE = frozenset(
     'while',
   }
 )
-# They read only what they return.
+# Operations that read only as much as they return.
 _PARTIAL_READS = ('dynamic-slice', 'gather', 'slice')
 
 
@@ -55,7 +55,7 @@ class Costs:
 
   @property
   def flops(self) -> int:
-    """Of matrix products and kernels."""
+    """FLOPs of matrix products and of kernels."""
     return self.matmul_flops + self.kernel_flops
 
 

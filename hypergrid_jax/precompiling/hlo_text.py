@@ -74,7 +74,7 @@ class Instruction:
 
   @property
   def bytes(self) -> int:
-    """Of all arrays of the result."""
+    """Bytes of all arrays of the result."""
     return sum(array.bytes for array in self.arrays)
 
   def attribute(self, name: str) -> str | None:

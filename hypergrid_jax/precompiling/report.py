@@ -34,7 +34,7 @@ def show_program(
     measured: what the compiler made of it.
     analytic_flops: the count from the configuration, to compare.
     devices: how many.
-    console: where to.
+    console: the console to print on.
   """
   console.print(_memory_table(title, measured))
   console_lib.say(console, _flops(measured, analytic_flops, devices))
