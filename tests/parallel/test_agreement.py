@@ -33,17 +33,17 @@ class Messages:
   def index(self):
     return self._mine.index
 
-  def tell(self, topic, text):
+  def publish(self, topic, text):
     with self._changed:
       self._told[topic] = text
       self._changed.notify_all()
 
-  def heard(self, topic, *, timeout_seconds):
+  def wait_for(self, topic, *, timeout_seconds):
     with self._changed:
       self._changed.wait_for(lambda: topic in self._told, timeout_seconds)
       return self._told.get(topic)
 
-  def forget(self, topic):
+  def delete(self, topic):
     with self._changed:
       for name in [n for n in self._told if n.startswith(f'{topic}/')]:
         del self._told[name]
