@@ -308,8 +308,8 @@ def test_the_plot_shows_every_method(tmp_path):
 @pytest.mark.parametrize(
   ('flag', 'message'),
   [
-    ('--seeds=1,1', "invalid seeds value: '1,1'"),
-    ('--seeds=-1', "invalid seeds value: '-1'"),
+    ('--seeds=1,1', "'--seeds': '1,1', expected different whole numbers"),
+    ('--seeds=-1', "'--seeds': '-1', expected different whole numbers"),
     ('--methods=hypergird', "Did you mean 'hypergrid'"),
     ('train.seed=3', 'the seeds are named by --seeds'),
   ],
