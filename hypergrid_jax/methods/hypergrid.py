@@ -107,18 +107,15 @@ class HyperGrid:
   implementation: Implementation = 'auto'
 
   def __post_init__(self):
-    for name, known in (
-      ('variant', get_args(Variant)),
-      ('state', get_args(State)),
-      ('form', get_args(Form)),
-      ('implementation', get_args(Implementation)),
+    for name, literal in (
+      ('variant', Variant),
+      ('state', State),
+      ('form', Form),
+      ('implementation', Implementation),
     ):
-      value = getattr(self, name)
-      if value not in known:
-        raise errors.UserError(
-          f'HyperGrid.{name}: got {value!r}, expected one of {known}.'
-          f'{errors.closest(str(value), known)}'
-        )
+      errors.check_choice(
+        f'HyperGrid.{name}', getattr(self, name), get_args(literal)
+      )
     for name in ('grid_rows', 'grid_cols', 'col_width'):
       value = getattr(self, name)
       if value is not None and value < 1:

@@ -83,12 +83,9 @@ def choose(
   Raises:
     UserError: the implementation does not exist, or cannot run here.
   """
-  if implementation not in get_args(Implementation):
-    choices = get_args(Implementation)
-    raise errors.UserError(
-      f'HyperGrid.implementation: got {implementation!r}, expected one of'
-      f' {choices}.{errors.closest(str(implementation), choices)}'
-    )
+  errors.check_choice(
+    'HyperGrid.implementation', implementation, get_args(Implementation)
+  )
   if implementation == 'pallas' or (
     implementation == 'auto' and _kernels_pay(problem)
   ):

@@ -82,12 +82,9 @@ class UncertaintySampling:
       ('numbers', ('labels', 'copy', 'spread', 'mean')),
       ('free_text', ('spread', 'mean', 'zero')),
     ):
-      value = getattr(self, name)
-      if value not in choices:
-        raise errors.UserError(
-          f'UncertaintySampling.{name}: got {value!r}, expected one of'
-          f' {", ".join(map(repr, choices))}.{errors.closest(value, choices)}'
-        )
+      errors.check_choice(
+        f'UncertaintySampling.{name}', getattr(self, name), choices
+      )
 
   def per_task(self, batch_size: int) -> int:
     """Returns the candidates of each task.
