@@ -1,7 +1,7 @@
 """Tasks of a user's own, from the files that define them.
 
-A `.toml` file describes one task (`toml_tasks`); a `.py` file, or a module by
-its dotted name, registers tasks and mixtures with seqio (`seqio_tasks`).
+A `.toml` file describes one task (`toml.tasks`); a `.py` file, or a module by
+its dotted name, registers tasks and mixtures with seqio (`seqio.descriptions`).
 """
 
 from collections.abc import Sequence

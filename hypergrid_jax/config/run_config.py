@@ -1,6 +1,6 @@
 """gin files and `NAME=VALUE` bindings to one `RunConfig`, and back.
 
-gin_reader.py reads the text. What a name means, which values it takes and what
+gin_files.py reads the text. What a name means, which values it takes and what
 is said about a mistake come from the dataclasses of the library here, so that
 nothing reaches training that they do not declare. There is no global state: the
 same files and bindings always give an equal configuration.

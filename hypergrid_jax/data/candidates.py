@@ -15,7 +15,7 @@ from hypergrid_jax.types import Batch
 class CandidateLoader:
   """A loader whose batches hold equally many rows of every task.
 
-  A step trains on some of them, see `train.make_train_step`; which rows they
+  A step trains on some of them, see `loop.make_train_step`; which rows they
   are says `Loader.candidates`.
 
   Attributes:

@@ -218,7 +218,7 @@ class Loader:
     """Returns this host's part of the rows among which step n may choose.
 
     For training steps that look at the model before they choose, see
-    `train.make_train_step`. Every task offers equally many rows and walks
+    `loop.make_train_step`. Every task offers equally many rows and walks
     through epochs of its own whatever is chosen; `rates` play no part. The
     tasks take turns, in the order of `tasks`, so that every host has rows of
     all of them. A pure function of (seed, n), as `batch` is.

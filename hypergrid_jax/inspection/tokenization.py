@@ -7,6 +7,7 @@ tokens, the mixture, and how full its rows are.
 from collections.abc import Iterator, Mapping
 import dataclasses
 import os
+import typing
 from typing import Any
 
 from rich.console import Console
@@ -23,13 +24,16 @@ from hypergrid_jax.runs import batches, datasets, setup, summary
 from hypergrid_jax.tasks import definitions, task_files, vocabularies
 from hypergrid_jax.tasks.catalogue import protocols
 
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.run_config import RunConfig
+
 # 'task/split' -> its token store.
 _Stores = Mapping[str, Any]
 _SIDES = split_statistics.SIDES
 
 
 def tokenize(
-  run: setup.Run,
+  run: 'RunConfig',
   model_dir: str | os.PathLike[str],
   *,
   test: bool = False,
@@ -154,7 +158,7 @@ def _shares(store: Any, what: str) -> dict[str, float]:
 
 
 def _print_mixture(
-  run: setup.Run, corpus: datasets.Corpus, console: Console
+  run: 'RunConfig', corpus: datasets.Corpus, console: Console
 ) -> None:
   """Prints the mixture of the run, and how full rows are in either form."""
   facts = {

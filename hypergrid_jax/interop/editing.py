@@ -8,6 +8,7 @@ axis, whatever the method.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import os
+import typing
 from typing import Any
 
 import jax
@@ -21,7 +22,10 @@ from hypergrid_jax.checkpoints import streaming
 from hypergrid_jax.errors import UserError
 from hypergrid_jax.interop import importing, run_files, trained
 from hypergrid_jax.model import Model
-from hypergrid_jax.runs import datasets, setup
+from hypergrid_jax.runs import datasets
+
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.run_config import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Edit:
 
 
 def edit(
-  run: setup.Run,
+  run: 'RunConfig',
   model_dir: str | os.PathLike[str],
   target: str | os.PathLike[str],
   change: Edit,

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import typing
 
 import jax
 import numpy as np
@@ -27,8 +28,10 @@ from hypergrid_jax.interop import (
 from hypergrid_jax.methods import folding
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
-from hypergrid_jax.runs import setup
 from hypergrid_jax.tasks import vocabularies
+
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.run_config import RunConfig
 
 # Largest difference of two float32 logits, over the largest logit: rounding,
 # also of sums over 65,536 hidden units.
@@ -37,7 +40,7 @@ _ROWS, _INPUT_LENGTH, _TARGET_LENGTH = 4, 21, 9  # of the comparison
 
 
 def export(
-  run: setup.Run | None,
+  run: 'RunConfig | None',
   model_dir: str | os.PathLike[str],
   output: str | os.PathLike[str],
   *,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import pathlib
+import typing
 from typing import Any
 
 import jax
@@ -20,6 +21,9 @@ from hypergrid_jax.interop.sources import Source
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.runs import setup
+
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.run_config import RunConfig
 
 # What makes one T5 another function; the rest is how it is run and trained.
 FUNCTION_FIELDS = (
@@ -47,7 +51,7 @@ def import_weights(
   name: str,
   target: str | pathlib.Path,
   *,
-  run: setup.Run | None = None,
+  run: 'RunConfig | None' = None,
   config_text: str = '',
   vocab_rows: int | None = None,
   console: Console,
@@ -95,7 +99,7 @@ def import_weights(
 def show_plan(
   name: str,
   *,
-  run: setup.Run | None = None,
+  run: 'RunConfig | None' = None,
   vocab_rows: int | None = None,
   console: Console,
 ) -> None:
@@ -136,7 +140,7 @@ def show_plan(
 def fitted(
   theirs: T5Config,
   place: str,
-  run: setup.Run | None,
+  run: 'RunConfig | None',
   model: Model | None,
   vocab_rows: int | None,
 ) -> T5Config:
@@ -296,7 +300,7 @@ def _summary(source: Source, theirs: T5Config, config: T5Config) -> str:
   return '\n'.join(lines)
 
 
-def _next_step(target: str | pathlib.Path, run: setup.Run | None) -> str:
+def _next_step(target: str | pathlib.Path, run: 'RunConfig | None') -> str:
   if run is None:
     return (
       f'Wrote {target}. Start from it: hypergrid train --gin_file=RUN.gin'

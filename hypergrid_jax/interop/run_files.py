@@ -1,6 +1,7 @@
 """The files of a run that was not made by training it."""
 
 import pathlib
+import typing
 
 from rich.console import Console
 
@@ -11,8 +12,11 @@ from hypergrid_jax.runs import directory as directory_lib
 from hypergrid_jax.runs import setup as setup_lib
 from hypergrid_jax.tasks import task_files, vocabularies
 
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.run_config import RunConfig
 
-def model_of(run: setup_lib.Run, *, directory: str = '') -> Model:
+
+def model_of(run: 'RunConfig', *, directory: str = '') -> Model:
   """The model of a run; no data is read.
 
   Args:
@@ -31,7 +35,7 @@ def model_of(run: setup_lib.Run, *, directory: str = '') -> Model:
 
 
 def write(
-  run: setup_lib.Run,
+  run: 'RunConfig',
   directory: pathlib.Path,
   config_text: str,
   *,

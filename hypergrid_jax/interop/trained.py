@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import dataclasses
 import os
+import typing
 from typing import Any
 
 import jax
@@ -15,7 +16,9 @@ from hypergrid_jax.interop import run_files
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.prediction import loaded_model
-from hypergrid_jax.runs import setup
+
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.run_config import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Trained:
 
   Attributes:
     model: the architecture, in float32.
-    method: as in `run_setup.Run`.
+    method: as in `RunConfig`.
     params: NumPy arrays by path.
     step: of the checkpoint.
     task_ids: of the tasks that have one, by name; empty for a plain import.
@@ -58,7 +61,7 @@ class Trained:
 
 
 def load(
-  run: setup.Run | None,
+  run: 'RunConfig | None',
   model_dir: str | os.PathLike[str],
   *,
   step: int | str = 'best',

@@ -6,10 +6,14 @@ are expected to cost per step; nothing is advised that was not compiled.
 
 from collections.abc import Callable, Iterable, Iterator
 import dataclasses
+import typing
 
 from hypergrid_jax import errors
 from hypergrid_jax.precompiling import measures, programs, topologies
 from hypergrid_jax.runs import setup
+
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.run_config import RunConfig
 
 Measure = Callable[[setup.Setup, topologies.Topology], measures.Measures]
 
@@ -31,7 +35,7 @@ class Change:
     """As it is written on the command line."""
     return ' '.join(f'{name}={value}' for name, value in self.bindings)
 
-  def apply(self, run: setup.Run) -> setup.Run:
+  def apply(self, run: 'RunConfig') -> 'RunConfig':
     """The run with this change."""
     for name, value in self.bindings:
       owner, field = name.split('.')
@@ -57,7 +61,7 @@ class Tried:
 
 
 def find(
-  run: setup.Run,
+  run: 'RunConfig',
   topology: topologies.Topology,
   *,
   changes: Iterable[Change],
@@ -90,7 +94,7 @@ def find(
   return sorted(fitting, key=lambda tried: tried.measures.roofline.seconds)
 
 
-def for_training(run: setup.Run, devices: int) -> Iterator[Change]:
+def for_training(run: 'RunConfig', devices: int) -> Iterator[Change]:
   """Yields changes from the cheapest: parts, recomputation, mesh, and all.
 
   More microbatches cost little but weights sent more often; recomputing 'full'
@@ -114,7 +118,7 @@ def for_training(run: setup.Run, devices: int) -> Iterator[Change]:
     yield from (Change(mesh + strongest + part) for part in parts[:3])
 
 
-def for_decoding(run: setup.Run, devices: int) -> Iterator[Change]:
+def for_decoding(run: 'RunConfig', devices: int) -> Iterator[Change]:
   """Yields smaller batches, then meshes that divide the parameters more."""
   rows = run.evaluate.batch_size
   while rows % 2 == 0:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import typing
 from typing import Any, Literal
 
 import jax
@@ -19,13 +20,15 @@ from hypergrid_jax.precompiling import (
   report,
   topologies,
 )
-from hypergrid_jax.runs import setup
+
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.run_config import RunConfig
 
 FITS, DOES_NOT_FIT = 0, 1
 
 
 def precompile(
-  run: setup.Run,
+  run: 'RunConfig',
   topology_name: str,
   *,
   slices: int | None = None,

@@ -4,6 +4,7 @@ They are made as `experiment` and `predict` make them, from shapes alone.
 """
 
 import re
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling.topologies import Topology
 from hypergrid_jax.runs import batches, compiled_step, datasets, setup
 from hypergrid_jax.tasks import definitions, task_files, vocabularies
+
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.run_config import RunConfig
 
 # The compiler's units in messages about memory.
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
@@ -43,7 +47,7 @@ def device_bytes(parts: setup.Setup) -> dict[str, int]:
   }
 
 
-def build(run: setup.Run, topology: Topology) -> setup.Setup:
+def build(run: 'RunConfig', topology: Topology) -> setup.Setup:
   """Makes what a run's programs are made of; reads no data.
 
   Raises:

@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import pathlib
+import typing
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +23,9 @@ from hypergrid_jax import console as console_lib
 from hypergrid_jax import errors, files
 from hypergrid_jax.parallel import agreement, processes
 from hypergrid_jax.prediction import loaded_model, requests
-from hypergrid_jax.runs.setup import Run
+
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.run_config import RunConfig
 
 # Rows that are formatted at once: each call of a task's preprocessors costs a
 # quarter of a second, however few rows it is given.
@@ -31,7 +34,7 @@ _BATCHES_WRITTEN = 16  # decoded between two writes
 
 
 def predict_file(
-  run: Run,
+  run: 'RunConfig',
   model_dir: str | os.PathLike[str],
   source: str | os.PathLike[str],
   output: str | os.PathLike[str],

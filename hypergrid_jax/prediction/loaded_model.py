@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import typing
 from typing import Any
 
 import jax
@@ -27,6 +28,9 @@ from hypergrid_jax.runs import setup
 from hypergrid_jax.tasks import task_files, tensorflow_guard, vocabularies
 from hypergrid_jax.tasks.task_definition import TaskDefinition
 
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.run_config import RunConfig
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
@@ -40,14 +44,14 @@ class TrainedRun:
     vocabulary: fingerprint of the vocabulary that it was trained with.
   """
 
-  run: setup.Run
+  run: 'RunConfig'
   directory: pathlib.Path
   task_ids: Mapping[str, int]
   tasks: Mapping[str, TaskDefinition]
   vocabulary: str
 
 
-def read_run(run: setup.Run, model_dir: str | os.PathLike[str]) -> TrainedRun:
+def read_run(run: 'RunConfig', model_dir: str | os.PathLike[str]) -> TrainedRun:
   """Reads run.json and the run's task files.
 
   Args:
@@ -236,7 +240,7 @@ def _formatted(
   return _formatted(make, rows[:half]) + _formatted(make, rows[half:])
 
 
-def _fingerprint(run: setup.Run, directory: pathlib.Path, step: int) -> str:
+def _fingerprint(run: 'RunConfig', directory: pathlib.Path, step: int) -> str:
   """Hashes what predictions follow from: parameters, lengths, task files."""
   digest = hashlib.sha256()
   paths = [directory / str(step) / layout.MANIFEST]
@@ -250,7 +254,7 @@ def _fingerprint(run: setup.Run, directory: pathlib.Path, step: int) -> str:
 
 
 def _max_decode_length(
-  run: setup.Run, directory: pathlib.Path, step: int
+  run: 'RunConfig', directory: pathlib.Path, step: int
 ) -> int:
   """As long as in the step's evaluation, so that predictions equal its own."""
   if run.evaluate.max_decode_length is not None:

@@ -1,5 +1,6 @@
 """The batches of a run, and how a step chooses among their rows."""
 
+import typing
 from collections.abc import Callable, Sequence
 
 import jax
@@ -9,13 +10,15 @@ from hypergrid_jax import types
 from hypergrid_jax.data import candidates, sampling
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.model import Model
-from hypergrid_jax.runs.setup import Run
 from hypergrid_jax.tasks import definitions, vocabularies
 from hypergrid_jax.training import uncertainty
 
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.run_config import RunConfig
+
 
 def make_loader(
-  run: Run, corpus: datasets.Corpus
+  run: 'RunConfig', corpus: datasets.Corpus
 ) -> loader_lib.Loader | candidates.CandidateLoader:
   """The batches of the run: its rows, or candidates to choose them from.
 
@@ -31,7 +34,7 @@ def make_loader(
 
 
 def make_selector(
-  run: Run,
+  run: 'RunConfig',
   model: Model,
   tasks: Sequence[str],
   vocabulary: vocabularies.Vocabulary,

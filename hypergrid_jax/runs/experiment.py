@@ -5,6 +5,7 @@ each of them knows nothing of the others. All processes of a run do the same;
 process 0 alone writes files and prints.
 """
 
+import typing
 import contextlib
 import dataclasses
 import os
@@ -26,17 +27,20 @@ from hypergrid_jax.data import prefetching
 from hypergrid_jax.evaluation import evaluate as evaluate_lib
 from hypergrid_jax.evaluation import metrics, results, tables
 from hypergrid_jax.parallel import agreement, preemption, processes
-from hypergrid_jax.runs.setup import Run, Setup
+from hypergrid_jax.runs.setup import Setup
 from hypergrid_jax.tasks import tensorflow_guard
 from hypergrid_jax.training import loop
 from hypergrid_jax.training import state as state_lib
+
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.run_config import RunConfig
 
 # Beside the state in a checkpoint: see `data.use`.
 _DATA_USE = 'data_use'
 
 
 def train(
-  run: Run,
+  run: 'RunConfig',
   model_dir: str | os.PathLike[str],
   *,
   config_text: str,
@@ -120,7 +124,7 @@ def _prepare(setup, fresh, console):
 
 
 def evaluate(
-  run: Run,
+  run: 'RunConfig',
   model_dir: str | os.PathLike[str],
   *,
   step: int | str = 'best',

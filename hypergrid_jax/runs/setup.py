@@ -4,6 +4,7 @@ Nothing is allocated here; what a checkpoint, a compiler or a report needs to
 know of a run is known from this alone.
 """
 
+import typing
 from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
@@ -29,34 +30,11 @@ from hypergrid_jax.tasks import task_files, vocabularies
 from hypergrid_jax.training import freezing, loop, optimizers, uncertainty
 from hypergrid_jax.training import state as state_lib
 
+if typing.TYPE_CHECKING:
+  from hypergrid_jax.config.run_config import RunConfig
+
 # Published T5 tables have rows a multiple of this, which the hardware likes.
 VOCABULARY_MULTIPLE = 128
-
-
-class Run(Protocol):
-  """A run's configuration; `configuration.RunConfig` is one.
-
-  Attributes:
-    model: `T5Config`.
-    method: has `extension_points()`; a tuple of such; None for plain T5.
-    sampler: `uncertainty.UncertaintySampling`; None for the rates of `data`.
-    data: `data.config.DataConfig`.
-    optimizer: `optim.Adafactor` or `optim.AdamW`.
-    schedule: one of `schedules`.
-    train: `train.TrainConfig`.
-    evaluate: `evaluate.EvaluateConfig`.
-    mesh: `partitioning.MeshConfig`.
-  """
-
-  model: T5Config
-  method: Any
-  sampler: uncertainty.UncertaintySampling | None
-  data: Any
-  optimizer: Any
-  schedule: Any
-  train: loop.TrainConfig
-  evaluate: evaluate_lib.EvaluateConfig
-  mesh: partitioning.MeshConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +51,7 @@ class Setup:
     params: shapes and shardings of the parameters: the target of a restore.
   """
 
-  run: Run
+  run: 'RunConfig'
   model: Model
   mesh: jax.sharding.Mesh
   params: types.Params
@@ -188,7 +166,7 @@ class SetupWithData(Setup):
 
 
 def set_up(
-  run: Run,
+  run: 'RunConfig',
   model_dir: str | os.PathLike[str],
   *,
   console: Console,
@@ -244,7 +222,7 @@ def set_up(
 
 
 def build(
-  run: Run,
+  run: 'RunConfig',
   vocabulary_size: int,
   *,
   num_tasks: int,
@@ -275,7 +253,7 @@ def build(
   return Setup(run, model, mesh, params)
 
 
-def on_these_devices(run: Run) -> Run:
+def on_these_devices(run: 'RunConfig') -> 'RunConfig':
   """Returns the run with a mesh for the devices of this machine.
 
   A mesh that fits them stays. Otherwise parameters stay divided over 'fsdp' and
@@ -293,7 +271,7 @@ def on_these_devices(run: Run) -> Run:
   return dataclasses.replace(run, mesh=mesh)
 
 
-def token_dir(run: Run, model_dir: str | os.PathLike[str]) -> pathlib.Path:
+def token_dir(run: 'RunConfig', model_dir: str | os.PathLike[str]) -> pathlib.Path:
   """Returns the directory of a run's token stores."""
   return pathlib.Path(
     run.data.token_dir or pathlib.Path(model_dir, directory_lib.TOKENS)
@@ -335,7 +313,7 @@ def with_vocabulary(config: T5Config, size: int) -> T5Config:
   return config
 
 
-def check_rows(run: Run, mesh: jax.sharding.Mesh) -> None:
+def check_rows(run: 'RunConfig', mesh: jax.sharding.Mesh) -> None:
   """Checks that the rows of a step can be chosen and divided over the mesh.
 
   Raises:

@@ -123,7 +123,7 @@ class UncertaintySampling:
   def selector(
     self, model: Any, labels: TaskLabels, *, batch_size: int, most_rows: int
   ) -> Selector:
-    """Makes the choice of rows, for `train.make_train_step`.
+    """Makes the choice of rows, for `loop.make_train_step`.
 
     Args:
       model: has `bind(params)`, a `t5.T5`.

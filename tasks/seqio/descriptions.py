@@ -1,6 +1,6 @@
 """Tasks and mixtures that Python modules register with seqio, without seqio.
 
-A module is imported once, by a process of its own (`seqio_facts`); what it
+A module is imported once, by a process of its own (`facts`); what it
 registers is kept beside the token store, so that a run with ready tokens loads
 no TensorFlow. The description holds as long as the bytes of the module, of all
 files that it imports, and the versions of seqio, t5 and TFDS stay the same.
@@ -85,7 +85,7 @@ def define(
   """Makes a described task known; returns None when it cannot be used.
 
   Args:
-    facts: see `seqio_facts.task_facts`; and 'place', file and line of the
+    facts: see `facts.task_facts`; and 'place', file and line of the
       registration.
     task_file: the module, None when only this process knows the task.
     code: changes when the code that makes the examples may have changed.
@@ -182,7 +182,7 @@ def _described(task_file: str, cache: Any) -> dict[str, Any]:
 
 
 def _ask(*arguments: str) -> Any:
-  """Runs `seqio_facts` in a new process and returns its answer."""
+  """Runs `facts` in a new process and returns its answer."""
   done = subprocess.run(
     [*subprocesses.command(_PROGRAM), *arguments],
     env=subprocesses.environment(),

@@ -85,7 +85,7 @@ def task_facts(task: seqio.Task) -> dict[str, Any]:
 
   Returns:
     'name'; 'problem', why it cannot be used, or None; and if it can: 'source',
-    see `seqio_rows.SeqioRows`; 'parts', by split what the source reads for it,
+    see `rows.SeqioRows`; 'parts', by split what the source reads for it,
     None where only prepared TFDS data say which splits there are; 'counts', by
     split the number of rows where the task says it.
   """

@@ -35,7 +35,7 @@ class Template:
     """Returns the text with the row's values in place of the fields.
 
     Args:
-      values: of a row, as `row_files.read` gives them.
+      values: of a row, as `rows.files.read` gives them.
       where: 'file:line' for messages.
 
     Raises:
