@@ -48,7 +48,8 @@ def test_the_page_trains_evaluates_and_compares(page, capsys):
     'compare',
   ]
   for command in COMMANDS:
-    assert main.main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+    arguments = shlex.split(command.replace('\\\n', ' '))[1:]
+    assert main.main(arguments) == 0, capsys.readouterr().err
   assert (page / 'runs' / 'scale' / 'modules' / 'task_scale.py').exists()
   config = (page / 'runs' / 'scale' / 'config.gin').read_text()
   assert 'import task_scale' in config
