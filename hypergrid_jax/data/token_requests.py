@@ -4,7 +4,6 @@ Nothing here loads TensorFlow: whether a ready store can be used is known
 without it.
 """
 
-from collections.abc import Iterator
 import dataclasses
 import hashlib
 from importlib import metadata
@@ -13,7 +12,7 @@ import pathlib
 import re
 
 from hypergrid_jax.tasks import definitions
-from hypergrid_jax.tasks.rows import fields, files, sources
+from hypergrid_jax.tasks.rows import sources
 from hypergrid_jax.tasks.vocabularies import Vocabulary
 
 # Raise when the content or the files of a store change their meaning.
@@ -98,17 +97,11 @@ def _version(package: str) -> str:
 
 def _code_fingerprint(*, sample: bool) -> str:
   """Hashes the code that turns rows into text."""
-  digest = hashlib.sha256()
-  for path in _code_files(sample=sample):
-    digest.update(path.name.encode())
-    digest.update(path.read_bytes())
-  return digest.hexdigest()
-
-
-def _code_files(*, sample: bool) -> Iterator[pathlib.Path]:
   folder = pathlib.Path(definitions.__file__).parent
-  yield from sorted(folder.glob('*.py'))
-  if sample:
-    yield from sorted((folder / 'sample').glob('*.py'))
-  for module in (fields, files, sources):
-    yield pathlib.Path(module.__file__)
+  digest = hashlib.sha256()
+  for path in sorted(folder.rglob('*.py')):
+    name = path.relative_to(folder).as_posix()
+    if sample or not name.startswith('sample/'):
+      digest.update(name.encode())
+      digest.update(path.read_bytes())
+  return digest.hexdigest()

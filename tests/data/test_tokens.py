@@ -2,6 +2,8 @@ import errno
 import gzip
 import json
 import logging
+import pathlib
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -281,11 +283,16 @@ def test_fingerprint_follows_everything_the_tokens_depend_on(
   path.write_bytes(rows)
   assert mark() == start
   code = tmp_path / 'tasks'
-  code.mkdir()
-  (code / 'glue.py').write_text('# other preprocessors')
+  ours = pathlib.Path(token_requests.definitions.__file__).parent
+  shutil.copytree(ours, code, ignore=shutil.ignore_patterns('*.model'))
   monkeypatch.setattr(
     token_requests.definitions, '__file__', str(code / 'definitions.py')
   )
+  assert mark() == start
+  # Preprocessors below the package's folder count, the sample corpus does not.
+  (code / 'sample' / 'world.py').write_text('# another world')
+  assert mark() == start
+  (code / 'seqio' / 'glue.py').write_text('# other preprocessors')
   assert mark() not in marks
 
 
