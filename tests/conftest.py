@@ -58,9 +58,19 @@ def pytest_runtest_setup(item):
     pytest.skip("libtpu is not installed: pip install -e '.[tpu]'")
 
 
+@pytest.fixture(autouse=True, scope='module')
+def _own_tasks_stay_in_their_module():
+  """Forgets what fixtures of the whole module have brought, too."""
+  yield from _forgetting()
+
+
 @pytest.fixture(autouse=True)
 def _own_tasks_stay_in_their_test():
-  """Forgets the tasks, mixtures and modules that a test has brought."""
+  yield from _forgetting()
+
+
+def _forgetting():
+  """Forgets the tasks, mixtures and modules that came since it began."""
   from hypergrid_jax.tasks import definitions
   from hypergrid_jax.tasks.catalogue import mixtures
 

@@ -91,12 +91,16 @@ def register(kind: str, cls: Class, *, name: str | None = None) -> Class:
       f'{name} has no method {OPEN[kind]}(), which a {kind} needs.'
     )
   for other in COMPONENTS.values():
-    if name in other and load(other[name]).__qualname__ != cls.__qualname__:
+    if name in other and _identity(load(other[name])) != _identity(cls):
       raise errors.UserError(
         f'There are two classes with the name {name!r} in gin; rename one.'
       )
   COMPONENTS[kind][name] = cls
   return cls
+
+
+def _identity(cls: type) -> tuple[str, str]:
+  return cls.__module__, cls.__qualname__
 
 
 def register_method(cls: Class) -> Class:

@@ -1,5 +1,6 @@
 """Classes of a user's own in a configuration."""
 
+import dataclasses
 import pathlib
 import sys
 
@@ -107,6 +108,12 @@ def test_a_registered_class_has_its_bare_name():
   )
   run = parse('run.method=Scale', 'Scale.width=4', imports=('own_registered',))
   assert run.method.width == 4
+
+
+def test_a_name_of_the_library_cannot_be_taken():
+  cls = type('HyperGrid', (), {'extension_points': lambda self: None})
+  with pytest.raises(UserError, match="two classes with the name 'HyperGrid'"):
+    registry.register_method(dataclasses.dataclass(cls))
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,9 @@ def test_unknown_names_give_the_closest_ones(look_up, name, suggestion):
 
 def test_definitions_need_neither_seqio_nor_tensorflow():
   code = (
-    'import sys, hypergrid_jax.tasks.mixtures, hypergrid_jax.data.sources\n'
+    'import sys\n'
+    'import hypergrid_jax.tasks.catalogue.mixtures\n'
+    'import hypergrid_jax.tasks.rows.sources\n'
     'heavy = {"tensorflow", "seqio", "t5", "tensorflow_datasets", "jax"}\n'
     'print(sorted(heavy & set(sys.modules)))'
   )

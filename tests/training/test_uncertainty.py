@@ -301,10 +301,10 @@ def test_a_mesh_of_4_by_2_chooses_the_same(case):
   [
     ({'candidates_per_task': 0}, 'candidates_per_task: got 0, expected at le'),
     ({'score': 'papr'}, "score: got 'papr', .*Did you mean 'paper'"),
-    ({'numbers': 'zero'}, "numbers: got 'zero', expected one of ('labels'"),
+    ({'numbers': 'zero'}, "numbers: got 'zero', expected one of .'labels'"),
     (
       {'free_text': 'copy'},
-      "free_text: got 'copy', expected one of ('spread', 'mean'",
+      "free_text: got 'copy', expected one of .'spread', 'mean'",
     ),
   ],
 )
