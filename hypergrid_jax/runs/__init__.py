@@ -1,1 +1,1 @@
-"""One run and its directory: data opened, set up, compiled, trained, summarised."""
+"""One run and its directory: data opened, set up, compiled and trained."""

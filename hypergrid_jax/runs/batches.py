@@ -1,15 +1,15 @@
 """The batches of a run, and how a step chooses among their rows."""
 
-import typing
 from collections.abc import Callable, Sequence
+import typing
 
 import jax
 
-from hypergrid_jax.runs import datasets
 from hypergrid_jax import types
 from hypergrid_jax.data import candidates, sampling
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.model import Model
+from hypergrid_jax.runs import datasets
 from hypergrid_jax.tasks import definitions, vocabularies
 from hypergrid_jax.training import uncertainty
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 
-from hypergrid_jax.runs import batches
-from hypergrid_jax.runs import setup as setup_lib
 from hypergrid_jax import types
 from hypergrid_jax.data import candidates
 from hypergrid_jax.data import loader as loader_lib
 from hypergrid_jax.ops import flops
 from hypergrid_jax.parallel import host_rows, partitioning
+from hypergrid_jax.runs import batches
+from hypergrid_jax.runs import setup as setup_lib
 from hypergrid_jax.training import loop, optimizers
 from hypergrid_jax.training import state as state_lib
 

@@ -108,9 +108,7 @@ def prepare(
   return None
 
 
-def check(
-  directory: str | os.PathLike[str], differences: Differences
-) -> None:
+def check(directory: str | os.PathLike[str], differences: Differences) -> None:
   """Refuses a directory that holds another run; changes nothing.
 
   Args:

@@ -5,28 +5,27 @@ each of them knows nothing of the others. All processes of a run do the same;
 process 0 alone writes files and prints.
 """
 
-import typing
 import contextlib
 import dataclasses
 import os
+import typing
 
 import jax
 from rich.console import Console
 
 from hypergrid_jax import console as console_lib
 from hypergrid_jax import errors
-from hypergrid_jax.runs import batches as batches_lib
-from hypergrid_jax.runs import directory as directory_lib
-from hypergrid_jax.runs import setup as setup_lib
-from hypergrid_jax.runs import compiled_step
-from hypergrid_jax.runs import summary
-from hypergrid_jax.runs import log as log_lib
-from hypergrid_jax.config import registry
 from hypergrid_jax.checkpoints import reader, writer
+from hypergrid_jax.config import registry
 from hypergrid_jax.data import prefetching
 from hypergrid_jax.evaluation import evaluate as evaluate_lib
 from hypergrid_jax.evaluation import metrics, results, tables
 from hypergrid_jax.parallel import agreement, preemption, processes
+from hypergrid_jax.runs import batches as batches_lib
+from hypergrid_jax.runs import compiled_step, summary
+from hypergrid_jax.runs import directory as directory_lib
+from hypergrid_jax.runs import log as log_lib
+from hypergrid_jax.runs import setup as setup_lib
 from hypergrid_jax.runs.setup import Setup
 from hypergrid_jax.tasks import tensorflow_guard
 from hypergrid_jax.training import loop
@@ -81,7 +80,9 @@ def _train(run, model_dir, config_text, fresh, brief, console, preempted):
     loader = batches_lib.make_loader(run, setup.corpus)
     with jax.set_mesh(setup.mesh):
       traced = compiled_step.trace_steps(setup, loader)
-    modules = registry.module_texts(run.imports)  # before anything is moved aside
+    modules = registry.module_texts(
+      run.imports
+    )  # before anything is moved aside
     agreement.of_first(lambda: _prepare(setup, fresh, console))
     facts = summary.run_facts(setup, loader)
     facts['flops_per_step'] = compiled_step.step_flops(traced)
@@ -114,9 +115,7 @@ def _train(run, model_dir, config_text, fresh, brief, console, preempted):
 
 
 def _prepare(setup, fresh, console):
-  aside = directory_lib.prepare(
-    setup.directory, setup.differences, fresh=fresh
-  )
+  aside = directory_lib.prepare(setup.directory, setup.differences, fresh=fresh)
   if aside is not None:
     console_lib.say(
       console, f'Moved the run that was in {setup.directory} to {aside}.'
@@ -193,7 +192,9 @@ def _start_state(setup, checkpoints, console):
   restored = checkpoints.reader.restore(setup.state)
   if restored is not None:
     state, meta = restored
-    console_lib.say(console, f'Going on from the checkpoint of step {int(state.step)}.')
+    console_lib.say(
+      console, f'Going on from the checkpoint of step {int(state.step)}.'
+    )
     return state, meta
   key = jax.random.key(setup.run.train.seed)
   state = state_lib.create_state(
@@ -203,8 +204,11 @@ def _start_state(setup, checkpoints, console):
   if initial is None:
     return state, {}
   params, fresh = reader.load_params(initial, setup.model, state.params)
-  console_lib.say(console, f'Starting from the parameters of {initial}; new are {len(fresh)}:'
-    f' {", ".join(fresh) or "none"}.')
+  console_lib.say(
+    console,
+    f'Starting from the parameters of {initial}; new are {len(fresh)}:'
+    f' {", ".join(fresh) or "none"}.',
+  )
   return dataclasses.replace(state, params=params), {}
 
 

@@ -1,4 +1,4 @@
-"""The log of one run: metrics.jsonl, TensorBoard, and the speed of its input."""
+"""The log of one run: metrics.jsonl, TensorBoard, and how fast input comes."""
 
 from collections.abc import Iterator, Mapping
 import json

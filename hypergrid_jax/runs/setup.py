@@ -4,30 +4,29 @@ Nothing is allocated here; what a checkpoint, a compiler or a report needs to
 know of a run is known from this alone.
 """
 
-import typing
 from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import math
 import os
 import pathlib
-from typing import Any, Protocol
+import typing
+from typing import Any
 
 import jax
 import optax
 from rich.console import Console
 
 from hypergrid_jax import console as console_lib
-from hypergrid_jax.runs import datasets, identity
-from hypergrid_jax.runs import directory as directory_lib
 from hypergrid_jax import errors, types
-from hypergrid_jax.evaluation import evaluate as evaluate_lib
 from hypergrid_jax.evaluation import metrics
 from hypergrid_jax.model import Model, extension
 from hypergrid_jax.model.config import T5Config
 from hypergrid_jax.parallel import partitioning, processes
+from hypergrid_jax.runs import datasets, identity
+from hypergrid_jax.runs import directory as directory_lib
 from hypergrid_jax.tasks import task_files, vocabularies
-from hypergrid_jax.training import freezing, loop, optimizers, uncertainty
+from hypergrid_jax.training import freezing, optimizers
 from hypergrid_jax.training import state as state_lib
 
 if typing.TYPE_CHECKING:
@@ -271,7 +270,9 @@ def on_these_devices(run: 'RunConfig') -> 'RunConfig':
   return dataclasses.replace(run, mesh=mesh)
 
 
-def token_dir(run: 'RunConfig', model_dir: str | os.PathLike[str]) -> pathlib.Path:
+def token_dir(
+  run: 'RunConfig', model_dir: str | os.PathLike[str]
+) -> pathlib.Path:
   """Returns the directory of a run's token stores."""
   return pathlib.Path(
     run.data.token_dir or pathlib.Path(model_dir, directory_lib.TOKENS)

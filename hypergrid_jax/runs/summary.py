@@ -107,22 +107,31 @@ def show(
     console: prints them.
   """
   counts = facts['parameters']
-  console_lib.say(console, f'Parameters: {counts["total"]:,} in all, {counts["trained"]:,} trained,'
+  console_lib.say(
+    console,
+    f'Parameters: {counts["total"]:,} in all, {counts["trained"]:,} trained,'
     f' {counts["added"]:,} added by the method, {counts["per_task"]:,} per'
-    ' task.')
+    ' task.',
+  )
   mesh = ' x '.join(f'{axis} {size}' for axis, size in facts['mesh'].items())
   console_lib.say(console, f'Devices: {_some(facts["devices"])}; mesh {mesh}.')
   share = facts['per_device']
-  console_lib.say(console, f'Per device: parameters {share["parameter_bytes"] / 1e6:,.1f} MB,'
+  console_lib.say(
+    console,
+    f'Per device: parameters {share["parameter_bytes"] / 1e6:,.1f} MB,'
     f' optimiser {share["optimizer_bytes"] / 1e6:,.1f} MB, {share["rows"]} of'
-    f' the {facts["data"]["rows_per_batch"]} rows of a batch.')
+    f' the {facts["data"]["rows_per_batch"]} rows of a batch.',
+  )
   if mixture:
     show_mixture(facts['data'], console=console)
   flops = facts['flops_per_step']
   if flops['selection']:
-    console_lib.say(console, f'Choosing the rows takes {flops["selection"] / flops["step"]:.0%} of the'
+    console_lib.say(
+      console,
+      f'Choosing the rows takes {flops["selection"] / flops["step"]:.0%} of the'
       f' {flops["step"] / 1e9:,.1f} GFLOPs of a step: its matrix products,'
-      ' counted in the program.')
+      ' counted in the program.',
+    )
   for note in notes:
     console_lib.say(console, f'Note: {note}')
 
@@ -154,11 +163,17 @@ def show_mixture(data: dict[str, Any], *, console: Console) -> None:
     )
   console.print(table)
   if looked_at:
-    console_lib.say(console, f'A step looks at {looked_at["rows"]} rows with'
+    console_lib.say(
+      console,
+      f'A step looks at {looked_at["rows"]} rows with'
       f' {looked_at["tokens"]:,.0f} tokens, {looked_at["per_task"]} of each'
       ' task, and trains on those that the model is least certain of: the table'
-      ' says what it looks at.')
-  console_lib.say(console, f'A step has {data["rows_per_batch"]} rows and'
+      ' says what it looks at.',
+    )
+  console_lib.say(
+    console,
+    f'A step has {data["rows_per_batch"]} rows and'
     f' {data["tokens_per_batch"]:,.0f} tokens; padding:'
     f' {data["encoder_padding_fraction"]:.1%} of the encoder,'
-    f' {data["decoder_padding_fraction"]:.1%} of the decoder.')
+    f' {data["decoder_padding_fraction"]:.1%} of the decoder.',
+  )

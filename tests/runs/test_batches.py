@@ -3,11 +3,10 @@
 import jax
 import pytest
 
-from hypergrid_jax.runs import batches
-from hypergrid_jax.runs import setup
 from hypergrid_jax.config import run_config
 from hypergrid_jax.parallel import partitioning
 from hypergrid_jax.precompiling import programs
+from hypergrid_jax.runs import batches, setup
 
 RUN = (
   ['gin/models/tiny.gin', 'gin/mixtures/glue.gin'],
@@ -43,7 +42,9 @@ def test_a_program_for_other_devices_is_given_candidates(
 
 def test_without_a_sampler_a_step_takes_all_its_rows():
   run = run_config.parse(*RUN)
-  assert programs.batch_shapes(setup.build(run, 600, num_tasks=8)).task_ids.shape == (16,)
+  assert programs.batch_shapes(
+    setup.build(run, 600, num_tasks=8)
+  ).task_ids.shape == (16,)
   assert batches.make_selector(run, None, (), None) is None
   mesh = partitioning.make_mesh(run.mesh)
   setup.check_rows(run, mesh)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from hypergrid_jax.runs import datasets
 from hypergrid_jax.data.config import DataConfig
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.runs import datasets
 from hypergrid_jax.tasks import vocabularies
 from hypergrid_jax.tasks.catalogue import mixtures
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from hypergrid_jax.runs import directory as directory_lib
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.runs import directory as directory_lib
 
 IDENTITY = {'seed': 3, 'task_ids': {'glue_cola': 0, 'glue_rte': 1}}
 

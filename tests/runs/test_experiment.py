@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hypergrid_jax.runs import experiment
-from hypergrid_jax.runs import setup as setup_lib
-from hypergrid_jax.cli import main
 from hypergrid_jax.checkpoints import layout
 from hypergrid_jax.checkpoints import reader as reader_lib
+from hypergrid_jax.cli import main
 from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.runs import experiment
+from hypergrid_jax.runs import setup as setup_lib
 from hypergrid_jax.tasks import definitions
 from tests.tasks import tiny_rows
 

@@ -160,7 +160,9 @@ def logged(directory):
 
 def arrays(directory, step):
   """All arrays of a checkpoint by path: parameters and the optimiser's."""
-  found = layout.read_manifest(directory / 'checkpoints' / str(step))[0]['leaves']
+  found = layout.read_manifest(directory / 'checkpoints' / str(step))[0][
+    'leaves'
+  ]
   device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   target = {
     path: jax.ShapeDtypeStruct(shape, dtype, sharding=device)

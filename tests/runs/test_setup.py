@@ -6,12 +6,11 @@ import types
 
 import pytest
 
-from hypergrid_jax.runs import identity
-from hypergrid_jax.runs import setup as setup_lib
-from hypergrid_jax.runs import summary
 from hypergrid_jax import errors, trees
 from hypergrid_jax.config import run_config
 from hypergrid_jax.parallel import partitioning
+from hypergrid_jax.runs import identity, summary
+from hypergrid_jax.runs import setup as setup_lib
 
 RUN = (
   ['gin/models/tiny.gin', 'gin/mixtures/glue.gin'],
@@ -146,7 +145,9 @@ def test_a_run_of_an_earlier_version_goes_on():
 
 def test_data_that_are_not_open_are_not_compared():
   setup = setup_of()
-  assert setup.differences({**setup.identity, 'training_sets': {'a': 'x'}}) == []
+  assert (
+    setup.differences({**setup.identity, 'training_sets': {'a': 'x'}}) == []
+  )
   saved = {**setup.identity, 'task_ids': {'a': 0}}
   assert setup.differences(saved) == ["task_ids/a: 0 there, 'absent' here"]
 

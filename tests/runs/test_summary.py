@@ -4,10 +4,10 @@ import io
 
 from rich.console import Console
 
-from hypergrid_jax.runs import summary
 from hypergrid_jax.methods.hypergrid import HyperGrid
 from hypergrid_jax.model import Model
 from hypergrid_jax.model.config import T5Config
+from hypergrid_jax.runs import summary
 from hypergrid_jax.training import freezing
 
 D, F, H, K, N, M, V, T = 10, 12, 2, 3, 2, 1, 40, 5

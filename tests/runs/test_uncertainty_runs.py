@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hypergrid_jax.runs import experiment
 from hypergrid_jax.config import run_config
 from hypergrid_jax.errors import UserError
+from hypergrid_jax.runs import experiment
 from tests import commands
 from tests.runs import test_experiment
 
